@@ -1,0 +1,54 @@
+"""ticketgate: the gate in front of your API, an OAuth 2 resource server for ASGI and WSGI applications.
+
+from ticketgate import Issuer, ResourceServer, scope
+from ticketgate.asgi import AccessTokenMiddleware
+from ticketgate.starlette import requires
+
+server = ResourceServer("https://api.example", Issuer("https://as.example"))
+app = AccessTokenMiddleware(app, server, public=["/health"])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ticketgate import errors
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.issuer import Issuer
+from ticketgate.core.keys import KeyPolicy
+from ticketgate.core.request import ResourceRequest
+from ticketgate.core.requirement import Requirement, claim, entitlement, group, role, scope
+from ticketgate.core.server import ResourceServer
+
+if TYPE_CHECKING:
+    from ticketgate.drivers.aio import averify
+    from ticketgate.drivers.blocking import verify
+
+__all__ = [
+    "AccessToken",
+    "Issuer",
+    "KeyPolicy",
+    "Requirement",
+    "ResourceRequest",
+    "ResourceServer",
+    "averify",
+    "claim",
+    "entitlement",
+    "errors",
+    "group",
+    "role",
+    "scope",
+    "verify",
+]
+
+WAITING = {"averify": "ticketgate.drivers.aio", "verify": "ticketgate.drivers.blocking"}
+
+
+def __getattr__(name: str) -> Any:
+    """What waits needs an HTTP client, which is loaded for those who use it only."""
+    if name not in WAITING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(WAITING[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""The gate in front of an ASGI application: Starlette, FastAPI, Litestar, Quart, Django, any.
+
+    app = AccessTokenMiddleware(app, ResourceServer("https://api.example", Issuer("https://as.example")))
+
+Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.challenge import Answer
+from ticketgate.core.public import PublicPaths, is_preflight
+from ticketgate.core.request import ResourceRequest
+from ticketgate.core.server import ResourceServer
+from ticketgate.drivers.aio import Driver
+from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+POLICY_VIOLATION = 1008
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as Starlette's ``request.user`` shows it; ``token`` is None for anonymous requests."""
+
+    token: AccessToken | None
+
+    @property
+    def is_authenticated(self) -> bool:
+        return self.token is not None
+
+    @property
+    def display_name(self) -> str:
+        return self.token.subject if self.token else ""
+
+    identity = display_name
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What the caller may do, as Starlette's ``request.auth`` shows it."""
+
+    scopes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The gate that a request came through: ``server`` decides, ``driver`` runs its flows."""
+
+    server: ResourceServer
+    driver: Driver
+
+
+class AccessTokenMiddleware:
+    """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
+
+    ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
+    there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
+    credentials are still refused.  Paths are those of ``scope["path"]`` without its ``root_path``.
+
+    The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
+    """
+
+    def __init__(
+        self, app: ASGIApp, server: ResourceServer, *, public: Iterable[str] = (), optional: bool = False
+    ) -> None:
+        self.app = app
+        self.server = server
+        self._public = PublicPaths(public)
+        self._optional = optional
+        self._gate = Gate(server, Driver())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, as the ASGI specification wants it."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        try:
+            token = None if self._is_open(scope) else await self._authenticate(scope)
+        except (OAuthError, CannotDecide) as error:
+            await respond(self.server.answer(error), scope, send)
+            return
+        scope["ticketgate.access_token"] = token
+        scope["ticketgate.gate"] = self._gate
+        scope["user"] = Caller(token)
+        scope["auth"] = Granted(sorted(token.scopes) if token else [])
+        await self.app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        if self._public.include(_route_path(scope)):
+            return True
+        if scope.get("method") != "OPTIONS":
+            return False
+        names = {name for name, _ in scope["headers"]}
+        return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
+
+    async def _authenticate(self, scope: Scope) -> AccessToken | None:
+        authorization = tuple(value for name, value in scope["headers"] if name == b"authorization")
+        request = ResourceRequest(scope.get("method", "GET"), authorization=authorization)
+        try:
+            return await self._gate.driver.run(self.server.authenticate(request))
+        except NoCredentials:
+            if self._optional:
+                return None
+            raise
+
+
+def _route_path(scope: Scope) -> str:
+    """The path that routes are matched with: below the place where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    rest = path.removeprefix(root)
+    return rest if root and (rest == "" or rest.startswith("/")) else path
+
+
+async def respond(answer: Answer, scope: Scope, send: Send) -> None:
+    """Send ``answer``: as a response, as the denial of a WebSocket, or by closing that unaccepted."""
+    kind = scope["type"]
+    if kind == "websocket":
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        kind = "websocket.http"
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    await send({"type": f"{kind}.response.start", "status": answer.status, "headers": list(answer.headers)})
+    await send({"type": f"{kind}.response.body", "body": body})

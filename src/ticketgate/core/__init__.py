@@ -1,0 +1,1 @@
+"""Decides, and never waits: no sockets, threads, event loops or framework objects in here."""

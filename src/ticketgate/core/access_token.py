@@ -1,0 +1,124 @@
+"""The access token: the only proof that all checks passed.
+
+RFC 9068 §2.2, RFC 8693 §4.1 (act), RFC 7643 §4.1.2 (groups, roles, entitlements), RFC 7800 (cnf).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ticketgate.core.strict_json import FrozenDict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AccessToken:
+    """What the issuer vouches for; `ResourceServer.authenticate` is the only place that makes one.
+
+    Immutable through and through, safe to share between threads and requests.  ``claims`` and ``header``
+    are read-only dicts that ``json.dumps`` accepts; the token itself is not kept.
+    """
+
+    claims: FrozenDict = field(repr=False)
+    header: FrozenDict = field(repr=False)
+    kind: Literal["jwt", "opaque"] = "jwt"
+    scopes: frozenset[str] = field(init=False)
+    """The scope values, each a whole string; empty where the token carries none (RFC 8693 §4.2)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", _words(self.claims.get("scope")))
+
+    @property
+    def issuer(self) -> str:
+        """Who issued the token: ``iss``, exactly as configured."""
+        return str(self.claims["iss"])
+
+    @property
+    def subject(self) -> str:
+        """Whom the token speaks for: ``sub``; unique within the issuer only."""
+        return str(self.claims["sub"])
+
+    @property
+    def audience(self) -> tuple[str, ...]:
+        """All resources the token was issued for: ``aud``."""
+        aud = self.claims["aud"]
+        return (aud,) if isinstance(aud, str) else aud
+
+    @property
+    def client_id(self) -> str:
+        """The client that asked for the token: ``client_id``."""
+        return str(self.claims["client_id"])
+
+    @property
+    def expires_at(self) -> float:
+        """When the token ends, in seconds since the epoch: ``exp``."""
+        return float(self.claims["exp"])
+
+    @property
+    def issued_at(self) -> float:
+        """When the token was made, in seconds since the epoch: ``iat``."""
+        return float(self.claims["iat"])
+
+    @property
+    def token_id(self) -> str:
+        """The token's name, unique within the issuer: ``jti``."""
+        return str(self.claims["jti"])
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of the subject (RFC 9068 §2.2.3.1)."""
+        return frozenset(_values(self.claims.get("groups")))
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles of the subject (RFC 9068 §2.2.3.1)."""
+        return frozenset(_values(self.claims.get("roles")))
+
+    @property
+    def entitlements(self) -> frozenset[str]:
+        """The entitlements of the subject (RFC 9068 §2.2.3.1)."""
+        return frozenset(_values(self.claims.get("entitlements")))
+
+    @property
+    def authentication_time(self) -> float | None:
+        """When the subject last logged in, in seconds since the epoch: ``auth_time``."""
+        value = self.claims.get("auth_time")
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def acr(self) -> str | None:
+        """How strongly the subject was authenticated: ``acr``."""
+        value = self.claims.get("acr")
+        return value if isinstance(value, str) else None
+
+    @property
+    def amr(self) -> tuple[str, ...] | None:
+        """By which methods the subject was authenticated: ``amr`` (RFC 8176)."""
+        value = self.claims.get("amr")
+        return tuple(name for name in value if isinstance(name, str)) if isinstance(value, tuple) else None
+
+    @property
+    def actor(self) -> FrozenDict | None:
+        """Who acts for the subject now, the outermost ``act`` (RFC 8693 §4.1)."""
+        return _object(self.claims.get("act"))
+
+    @property
+    def confirmation(self) -> FrozenDict | None:
+        """The key the token is bound to: ``cnf`` (RFC 7800 §3.1)."""
+        return _object(self.claims.get("cnf"))
+
+
+def _words(scope: Any) -> frozenset[str]:
+    """Scope values stand in one string, between single spaces; doubled ones are tolerated."""
+    return frozenset(filter(None, scope.split(" "))) if isinstance(scope, str) else frozenset()
+
+
+def _values(claim: Any) -> Iterator[str]:
+    """Strings, or SCIM objects whose ``value`` decides and never ``display`` (RFC 7643 §2.4)."""
+    for member in claim if isinstance(claim, tuple) else (claim,):
+        value = member.get("value") if isinstance(member, dict) else member
+        if isinstance(value, str):
+            yield value
+
+
+def _object(value: Any) -> FrozenDict | None:
+    return value if isinstance(value, FrozenDict) else None

@@ -1,0 +1,71 @@
+"""The Authorization header: from bytes to credentials.
+
+RFC 9110 §11.4 and §11.6.2, RFC 6750 §2.1.
+"""
+
+import re
+import string
+from dataclasses import dataclass, field
+
+from ticketgate.errors import InvalidRequest, NoCredentials
+
+MAX_TOKEN_BYTES = 16_384
+B64TOKEN_CHARACTERS = (string.ascii_letters + string.digits + "-._~+/").encode()
+SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+JOINED_BEARER = re.compile(rb",[ \t]*bearer(?: |\Z)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One set of credentials: the scheme in lower case, and the access token."""
+
+    scheme: bytes
+    token: bytes = field(repr=False)
+
+
+def parse_credentials(authorization: tuple[bytes, ...]) -> Credentials:
+    """The credentials of a request, from all its Authorization header fields.
+
+    Raises `NoCredentials` for none or for another scheme (RFC 6750 §3.1), and `InvalidRequest` for
+    several fields, a missing or overlong token (RFC 9110 §11.6.2: the field is a singleton).
+    The token's characters are not looked at yet, see `check_characters`.
+    """
+    if len(authorization) > 1:
+        raise InvalidRequest("repeated", expected=1, actual=len(authorization))
+    for value in authorization:
+        return _parse_value(value)
+    raise NoCredentials()
+
+
+def _parse_value(value: bytes) -> Credentials:
+    scheme, _, rest = value.strip(b" \t").partition(b" ")
+    scheme, token = scheme.lower(), rest.lstrip(b" ")
+    if scheme != b"bearer":
+        raise _another_scheme(scheme, value)
+    if not token:
+        raise InvalidRequest("token", expected="one access token", actual="none")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise InvalidRequest("length", expected=MAX_TOKEN_BYTES, actual=len(token))
+    return Credentials(scheme, token)
+
+
+def _another_scheme(scheme: bytes, value: bytes) -> NoCredentials | InvalidRequest:
+    """Other schemes count as no credentials, unless a server joined two fields with a comma."""
+    if scheme and not SCHEME.fullmatch(scheme):
+        return InvalidRequest("characters", expected="a scheme")
+    if JOINED_BEARER.search(value):
+        return InvalidRequest("repeated", expected=1, actual="joined with a comma")
+    return NoCredentials("scheme", expected="Bearer")
+
+
+def check_characters(credentials: Credentials) -> None:
+    """The token is a b64token (RFC 6750 §2.1); raises `InvalidRequest` otherwise.
+
+    Spaces, commas and quotes are not in the alphabet, so surplus text and joined headers end here.
+    """
+    surplus = credentials.token.translate(None, B64TOKEN_CHARACTERS)
+    if not surplus:
+        return
+    padding_only = not surplus.strip(b"=") and credentials.token.endswith(surplus)
+    if not padding_only or len(surplus) == len(credentials.token):
+        raise InvalidRequest("characters", expected="a b64token")

@@ -1,0 +1,81 @@
+"""Flows: code that decides yields what it needs, and a driver does the waiting.
+
+A flow is a generator.  When it needs the world it yields an effect; a driver performs that effect and
+sends the answer back in, or throws the exception that came instead.  The same flow therefore runs on
+threads and on an event loop, no decision is written twice, and a test can play the driver by hand:
+
+    flow = issuer.keys_for(header, clock)
+    fetch = next(flow)              # Fetch(HttpRequest("GET", "https://as.example/jwks"))
+    flow.send(Reply(200, {}, b'{"keys": []}'))
+
+A flow that needs nothing never yields, so on the warm path it costs as much as a function call.
+The helpers `fetch` and `once` give every ``yield`` the type of its answer.
+"""
+
+from collections.abc import Callable, Generator, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar, cast
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What to send out: a total time in seconds and a body size in bytes bound the whole exchange."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    timeout: float = 5
+    max_bytes: int = 524_288
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer: header names in lower case, the body decoded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class FetchFailed(Exception):
+    """No complete answer within the limits; the message says why, in words for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Perform this exchange; the answer is a `Reply`, or `FetchFailed` is thrown."""
+
+    request: HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
+
+    ``wait=False`` runs it behind the asker's back, and the answer is None at once.
+    """
+
+    name: Hashable
+    flow: Callable[[], "Flow[Any]"]
+    wait: bool = True
+
+
+Effect: TypeAlias = Fetch | Once
+Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def fetch(request: HttpRequest) -> Flow[Reply]:
+    """The reply to ``request``.  Raises `FetchFailed`."""
+    return cast(Reply, (yield Fetch(request)))
+
+
+def once(name: Hashable, flow: Callable[[], Flow[T]]) -> Flow[T]:
+    """The result of ``flow``, shared with everybody who asks under ``name`` while it runs."""
+    return cast(T, (yield Once(name, flow)))
+
+
+def behind(name: Hashable, flow: Callable[[], Flow[object]]) -> Flow[None]:
+    """Have ``flow`` run once in the background, and go on without its result."""
+    yield Once(name, flow, wait=False)

@@ -1,0 +1,173 @@
+"""The resource server: what happens to a request, from its Authorization header to an access token.
+
+RFC 9068 §4, RFC 6750 §2.1 and §3, RFC 8725 §3.
+"""
+
+import logging
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.binding import check_binding
+from ticketgate.core.challenge import Answer, check_realm, render
+from ticketgate.core.claims import Rules, check_claims
+from ticketgate.core.clock import Clock
+from ticketgate.core.credentials import check_characters, parse_credentials
+from ticketgate.core.flow import Flow
+from ticketgate.core.issuer import Issuer
+from ticketgate.core.jwt import check_header, read, verify_signature
+from ticketgate.core.request import ResourceRequest
+from ticketgate.core.requirement import Requirement
+from ticketgate.core.token_cache import TokenCache
+from ticketgate.errors import (
+    CannotDecide,
+    ConfigurationError,
+    InternalFault,
+    InvalidToken,
+    NoCredentials,
+    OAuthError,
+)
+
+MAX_LEEWAY = 300
+MAX_LOGGED = 200
+
+logger = logging.getLogger("ticketgate")
+
+
+class ResourceServer:
+    """An API that accepts the access tokens of some issuers (RFC 6749 §1.1).
+
+    ``audience`` names us: a string, or several of which the first is the one we go by.  ``realm`` is
+    shown in challenges and defaults to it.  ``leeway`` is how many seconds clocks may differ, 300 at
+    most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.
+
+    Raises `ConfigurationError` for what cannot work or is not safe.
+
+        server = ResourceServer("https://api.example", Issuer("https://as.example"))
+    """
+
+    def __init__(
+        self,
+        audience: str | Sequence[str],
+        *issuers: Issuer,
+        realm: str | None = None,
+        leeway: float = 30,
+        token_cache: int = 10_000,
+        clock: Clock = Clock(),
+    ) -> None:
+        self.audiences = _audiences(audience)
+        self.issuers = _issuers(issuers)
+        self.realm = check_realm(self.audiences[0] if realm is None else realm)
+        self.leeway = _leeway(leeway)
+        self.clock = clock
+        self._accepted_audiences = frozenset(self.audiences)
+        self._verified = TokenCache(token_cache)
+
+    def authenticate(self, request: ResourceRequest) -> Flow[AccessToken]:
+        """The access token of ``request``, after every check that RFC 9068 §4 asks for.
+
+        A flow: run it with a driver, see `ticketgate.verify`.  Raises `OAuthError` where the request is
+        at fault and `CannotDecide` where the issuer or we are; never anything else.
+        """
+        try:
+            now = self.clock.read()
+            credentials = parse_credentials(request.authorization)
+
+            token = self._verified.find(credentials.token, now)
+            if token is None:
+                check_characters(credentials)
+                jwt = read(credentials.token)
+
+                issuer = self._issuer_named(jwt.claims.get("iss"))
+                check_header(jwt.header, issuer.token_types, issuer.algorithms)
+                rules = Rules(now.wall, self.leeway, self._accepted_audiences)
+                check_claims(jwt.claims, rules, typed=issuer.typed)
+
+                keys = yield from issuer.keys_for(jwt.header, now, self.clock)
+                verify_signature(jwt, keys)
+                token = AccessToken(jwt.claims, jwt.header)
+                self._verified.keep(credentials.token, token, issuer, now, self.leeway)
+
+            check_binding(token)
+            return token
+        except (OAuthError, CannotDecide):
+            raise
+        except Exception as error:
+            raise _fault(error) from None
+
+    def answer(self, error: OAuthError | CannotDecide) -> Answer:
+        """The response to a request that was refused with ``error``, which is logged here, once."""
+        if isinstance(error, OAuthError):
+            _log_refusal(error)
+        else:
+            logger.warning("cannot decide: %s", error)
+        return render(error, self.realm)
+
+    def refusal(self, token: AccessToken | None, needed: Requirement) -> Answer | None:
+        """The response to a request whose ``token`` does not meet ``needed``; None where it does.
+
+        An anonymous request meets nothing: it is asked for credentials.
+        """
+        try:
+            if token is None:
+                raise NoCredentials()
+            needed.check(token)
+        except OAuthError as error:
+            return self.answer(error)
+        return None
+
+    def _issuer_named(self, iss: Any) -> Issuer:
+        """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
+        issuer = self.issuers.get(iss) if isinstance(iss, str) else None
+        if issuer is None:
+            raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
+        return issuer
+
+
+def without_a_gate() -> Answer:
+    """The response where a requirement is declared and no middleware is there to meet it."""
+    logger.error("requires() needs AccessTokenMiddleware around the application: every request is refused")
+    return render(InternalFault("no middleware"), realm="")
+
+
+def _log_refusal(error: OAuthError) -> None:
+    """What was expected and what came, escaped and cut: both may be a stranger's words."""
+    details = {"reason": error.reason, "expected": _shown(error.expected), "actual": _shown(error.actual)}
+    told = "".join(f", {name} {details[name]}" for name in ("expected", "actual") if details[name])
+    logger.info("refused with %s: %s%s", error.status, error.reason, told, extra=details)
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else ascii(value)[:MAX_LOGGED]
+
+
+def _fault(error: Exception) -> InternalFault:
+    """Log where it happened; what the exception says may quote a token, so that is left out."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("unexpected %s while a request was authenticated\n%s", type(error).__qualname__, where)
+    return InternalFault("an unexpected fault")
+
+
+def _audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
+    names = (audience,) if isinstance(audience, str) else tuple(audience)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigurationError(
+            'the audience names your API: write ResourceServer("https://api.example", ...)'
+        )
+    return names
+
+
+def _issuers(issuers: Sequence[Issuer]) -> dict[str, Issuer]:
+    if not issuers or not all(isinstance(issuer, Issuer) for issuer in issuers):
+        raise ConfigurationError('name an issuer: ResourceServer(audience, Issuer("https://as.example"))')
+    by_name = {issuer.identifier: issuer for issuer in issuers}
+    if len(by_name) < len(issuers):
+        raise ConfigurationError("an issuer is configured twice: pass one Issuer for each identifier")
+    return by_name
+
+
+def _leeway(seconds: float) -> float:
+    if not 0 <= seconds <= MAX_LEEWAY:
+        raise ConfigurationError(f"leeway={seconds!r} must be between 0 and {MAX_LEEWAY} seconds")
+    return seconds

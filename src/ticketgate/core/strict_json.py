@@ -1,0 +1,102 @@
+"""JSON as RFC 8259 means it, for input that a stranger wrote: no leniency, no surprises.
+
+UTF-8 only, no duplicate names, no NaN or infinite numbers, no lone surrogates, nesting at most 64 deep
+(RFC 7515 §10.12, RFC 8725 §3.7).  What comes back is read-only: objects are `FrozenDict`, arrays tuples.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed; ``json.dumps`` takes it as the dict it is."""
+
+    def __setitem__(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def __delitem__(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def __or__(self, other: Any, /) -> Any:
+        return dict(self) | other
+
+    def __ior__(self, other: Any, /) -> Any:
+        _refuse()
+
+    def clear(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def pop(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def popitem(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def setdefault(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def update(self, *args: object, **kwargs: object) -> NoReturn:
+        _refuse()
+
+    def __reduce__(self) -> tuple[type["FrozenDict"], tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+def _refuse() -> NoReturn:
+    raise TypeError("this dict is read-only; dict(it) makes a copy that can be changed")
+
+
+def parse_object(raw: bytes) -> FrozenDict:
+    """The one JSON object that ``raw`` is.  Raises ValueError for everything else."""
+    value = _parse(raw)
+    if not isinstance(value, FrozenDict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _parse(raw: bytes) -> Any:
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    value = DECODER.decode(raw.decode("utf-8"))
+    if b"\\u" in raw:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
+    return value
+
+
+def _depth(raw: bytes) -> int:
+    deepest = depth = 0
+    for bracket in STRINGS.sub(b"", raw).translate(None, NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> FrozenDict:
+    value = FrozenDict((name, _frozen(member)) for name, member in pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name is repeated")
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if type(value) is list else value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)

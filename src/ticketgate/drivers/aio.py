@@ -1,0 +1,132 @@
+"""Runs flows on asyncio.
+
+A flow that needs nothing runs to its end without touching the event loop.  What several requests need at once
+runs as one task, in nobody's context, so that no request's end can cancel it; each event loop has its own.
+"""
+
+import asyncio
+from collections.abc import Hashable
+from contextlib import nullcontext
+from contextvars import Context
+from functools import cache, partial
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.flow import Effect, Fetch, Flow, HttpRequest, Once, Reply
+from ticketgate.core.request import bearer_request
+from ticketgate.core.server import ResourceServer
+from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_slow
+from ticketgate.drivers.shared import report
+
+T = TypeVar("T")
+
+
+class Driver:
+    """Performs what flows ask for, on the running event loop.
+
+    ``client`` may be an `httpx.AsyncClient`, or one with its interface, that stays the caller's to close;
+    without it every exchange has a client of its own.
+    """
+
+    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        self._client = client
+        self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Task[Any]]]
+        self._shared = WeakKeyDictionary()
+        if client is None:
+            _ = tls_context()
+
+    async def run(self, flow: Flow[T]) -> T:
+        """The result of ``flow``; raises what it raises."""
+        try:
+            effect = next(flow)
+        except StopIteration as done:
+            return cast(T, done.value)
+        return await self._go_on(flow, effect)
+
+    async def _go_on(self, flow: Flow[T], effect: Effect) -> T:
+        while True:
+            try:
+                step = partial(flow.send, await self._perform(effect))
+            except Exception as error:
+                step = partial(flow.throw, error)
+            try:
+                effect = step()
+            except StopIteration as done:
+                return cast(T, done.value)
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Fetch(request):
+                return await self._fetch(request)
+            case Once(wait=True):
+                return await self._together(effect)
+            case Once():
+                _ = self._begin(effect)
+
+    async def _together(self, effect: Once) -> Any:
+        """The result of the one run; whoever stops waiting leaves the others their run."""
+        begun = self._begin(effect)
+        return await asyncio.shield(begun) if isinstance(begun, asyncio.Task) else begun
+
+    def _begin(self, effect: Once) -> Any:
+        """The task that runs ``effect`` for everybody; the result itself where it had nothing to wait for."""
+        loop = asyncio.get_running_loop()
+        running = self._shared.setdefault(loop, {})
+        if effect.name in running:
+            return running[effect.name]
+        flow = effect.flow()
+        try:
+            first = next(flow)
+        except StopIteration as done:
+            return done.value
+        task = loop.create_task(self._go_on(flow, first), context=Context())
+        running[effect.name] = task
+        task.add_done_callback(partial(_forget, running, effect.name))
+        return task
+
+    async def _fetch(self, request: HttpRequest) -> Reply:
+        try:
+            async with asyncio.timeout(request.timeout), self._open_client() as client:
+                return await _exchange(client, request)
+        except TimeoutError as error:
+            raise too_slow(request) from error
+        except Exception as error:
+            raise failed(error) from error
+
+    def _open_client(self) -> Any:
+        if self._client is None:
+            return httpx.AsyncClient(verify=tls_context())
+        return nullcontext(self._client)
+
+
+async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
+    async with client.stream(**stream_arguments(request)) as response:
+        answer = Answer(response, request.max_bytes)
+        async for chunk in response.aiter_raw():
+            answer.add(chunk)
+        return answer.complete()
+
+
+def _forget(running: dict[Hashable, asyncio.Task[Any]], name: Hashable, task: asyncio.Task[Any]) -> None:
+    del running[name]
+    if not task.cancelled() and (error := task.exception()) is not None:
+        report(error)
+
+
+async def averify(server: ResourceServer, token: str | bytes) -> AccessToken:
+    """The access token that ``token`` is, after every check that a request's token gets (RFC 9068 §4).
+
+    For workers, scripts and tests.  Raises `OAuthError` where the token is at fault, `CannotDecide` where
+    that cannot be known now.
+
+        token = await averify(server, "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOi...")
+    """
+    return await _driver().run(server.authenticate(bearer_request(token)))
+
+
+@cache
+def _driver() -> Driver:
+    return Driver()

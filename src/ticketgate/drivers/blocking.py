@@ -1,0 +1,180 @@
+"""Runs flows on threads.
+
+Whoever first needs something does it in its own thread while the others wait for the outcome; what nobody needs
+to wait for gets a thread of its own.  An exchange happens in a thread too, because that is the only way to keep
+a total time: when it is over, the exchange's sockets are shut down, and its thread ends by itself.
+"""
+
+import os
+import socket
+from collections.abc import Hashable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache, partial
+from threading import Lock, Thread
+from typing import Any, TypeVar, cast
+
+import httpx
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.flow import Effect, Fetch, FetchFailed, Flow, HttpRequest, Once, Reply
+from ticketgate.core.request import bearer_request
+from ticketgate.core.server import ResourceServer
+from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_slow
+from ticketgate.drivers.shared import report
+
+T = TypeVar("T")
+
+
+class Driver:
+    """Performs what flows ask for, on the calling thread.
+
+    ``client`` may be an `httpx.Client`, or one with its interface, that stays the caller's to close; without
+    it every exchange has a client of its own.
+    """
+
+    def __init__(self, client: httpx.Client | None = None) -> None:
+        self._client = client
+        self._shared: dict[int, Shared] = {}
+        if client is None:
+            _ = tls_context()
+
+    def run(self, flow: Flow[T]) -> T:
+        """The result of ``flow``; raises what it raises."""
+        try:
+            effect = next(flow)
+            while True:
+                effect = self._step(flow, effect)
+        except StopIteration as done:
+            return cast(T, done.value)
+
+    def _step(self, flow: Flow[Any], effect: Effect) -> Effect:
+        try:
+            answer = self._perform(effect)
+        except Exception as error:
+            return flow.throw(error)
+        return flow.send(answer)
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Fetch(request):
+                return self._fetch(request)
+            case Once(wait=wait):
+                outcome = self._begin(effect)
+                return outcome.result() if wait else None
+
+    def _begin(self, effect: Once) -> Future[Any]:
+        """The outcome of the one run of ``effect``, which starts here unless it is under way."""
+        shared = self._shared.setdefault(os.getpid(), Shared())  # what another process began never ends here
+        outcome, first = shared.join(effect.name)
+        if first:
+            run = partial(self._lead, effect, outcome, shared)
+            run() if effect.wait else _thread(run)
+        return outcome
+
+    def _lead(self, effect: Once, outcome: Future[Any], shared: "Shared") -> None:
+        try:
+            result = self.run(effect.flow())
+        except BaseException as error:
+            shared.leave(effect.name)
+            report(error)
+            outcome.set_exception(error if isinstance(error, Exception) else FetchFailed("interrupted"))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            shared.leave(effect.name)
+            outcome.set_result(result)
+
+    def _fetch(self, request: HttpRequest) -> Reply:
+        outcome: Future[Reply] = Future()
+        line = Line()
+        _thread(partial(self._exchange, request, line, outcome))
+        try:
+            return outcome.result(request.timeout)
+        except TimeoutError as error:
+            line.cut()
+            raise too_slow(request) from error
+
+    def _exchange(self, request: HttpRequest, line: "Line", outcome: Future[Reply]) -> None:
+        try:
+            with self._open_client() as client:
+                reply = _exchange(client, request, line)
+        except BaseException as error:
+            outcome.set_exception(failed(error) if isinstance(error, Exception) else error)
+        else:
+            outcome.set_result(reply)
+
+    def _open_client(self) -> AbstractContextManager[httpx.Client]:
+        if self._client is None:
+            return httpx.Client(verify=tls_context())
+        return nullcontext(self._client)
+
+
+class Shared:
+    """The runs that are under way in one process, by name."""
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, Future[Any]] = {}
+        self._lock = Lock()
+
+    def join(self, name: Hashable) -> tuple[Future[Any], bool]:
+        """The outcome of the run called ``name``, and whether it is the caller who must run it."""
+        with self._lock:
+            first = name not in self._running
+            return self._running.setdefault(name, Future()), first
+
+    def leave(self, name: Hashable) -> None:
+        """The run called ``name`` is over: who asks from now on needs another one."""
+        with self._lock:
+            del self._running[name]
+
+
+class Line:
+    """The sockets of one exchange, so that it can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._is_cut = False
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """What httpx tells about an exchange (its ``trace`` extension); connections are remembered."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+            if self._is_cut:
+                self.cut()
+
+    def cut(self) -> None:
+        """Shut the sockets down; closing them would let another thread read from their number."""
+        self._is_cut = True
+        for sock in self._sockets:
+            with suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
+    arguments = stream_arguments(request) | {"extensions": {"trace": line.trace}}
+    with client.stream(**arguments) as response:
+        answer = Answer(response, request.max_bytes)
+        for chunk in response.iter_raw():
+            answer.add(chunk)
+        return answer.complete()
+
+
+def _thread(target: partial[None]) -> None:
+    Thread(target=target, name="ticketgate", daemon=True).start()
+
+
+def verify(server: ResourceServer, token: str | bytes) -> AccessToken:
+    """The access token that ``token`` is, after every check that a request's token gets (RFC 9068 §4).
+
+    For workers, scripts and tests.  Raises `OAuthError` where the token is at fault, `CannotDecide` where
+    that cannot be known now.
+
+        token = verify(server, "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOi...")
+    """
+    return _driver().run(server.authenticate(bearer_request(token)))
+
+
+@cache
+def _driver() -> Driver:
+    return Driver()

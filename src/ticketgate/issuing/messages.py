@@ -1,0 +1,86 @@
+"""What reaches an endpoint of an authorization server, and what it answers.
+
+RFC 6749 §3.2 (parameters), §5.1 (answers) and §5.2 (refusals).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
+
+MAX_BODY_BYTES = 65_536
+FORM = b"application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRequest:
+    """A request as received; ``authorization`` holds every such header field in order of arrival."""
+
+    method: str = "POST"
+    content_type: bytes = FORM
+    authorization: tuple[bytes, ...] = ()
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to send back: status, header fields, and a body of JSON."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+    UNCACHED: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("Content-Type", "application/json"),
+        ("Cache-Control", "no-store"),
+        ("Pragma", "no-cache"),
+    )
+
+    @classmethod
+    def of(cls, members: Mapping[str, Any], status: int = 200, *more: tuple[str, str]) -> "Answer":
+        """``members`` as JSON, which no cache may keep (RFC 6749 §5.1)."""
+        return cls(status, (*cls.UNCACHED, *more), json.dumps(members, separators=(",", ":")).encode("ascii"))
+
+
+class Refusal(Exception):
+    """The request is not granted: an error code of RFC 6749 §5.2 with fixed, safe words."""
+
+    def __init__(
+        self, error: str, description: str, *, status: int = 400, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description
+        self.status = status
+        self.headers = headers
+
+    @property
+    def answer(self) -> Answer:
+        """The refusal as the client gets it."""
+        members = {"error": self.error, "error_description": self.description}
+        return Answer.of(members, self.status, *self.headers)
+
+
+def read_parameters(request: EndpointRequest) -> dict[str, str]:
+    """The parameters of a POSTed form (RFC 6749 §3.2).  Raises `Refusal`.
+
+    A parameter without a value counts as left out, and none may be there twice.
+    """
+    if request.method != "POST":
+        raise Refusal("invalid_request", "Use POST", status=405, headers=(("Allow", "POST"),))
+    if request.content_type.partition(b";")[0].strip().lower() != FORM:
+        raise Refusal("invalid_request", f"The body must be {FORM.decode()}")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise Refusal("invalid_request", f"The body must be at most {MAX_BODY_BYTES} bytes", status=413)
+    pairs = _pairs(request.body)
+    if len(dict(pairs)) != len(pairs):
+        raise Refusal("invalid_request", "A parameter is repeated")
+    return {name: value for name, value in pairs if value}
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise Refusal("invalid_request", "The body must be percent-encoded UTF-8") from error

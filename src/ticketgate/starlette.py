@@ -1,0 +1,107 @@
+"""What Starlette endpoints require of the caller's access token.
+
+    @requires(scope("orders:read") & role("clerk"))
+    async def orders(request): ...
+
+Works behind `ticketgate.asgi.AccessTokenMiddleware`.  Refusals are answered here, since an exception that
+leaves an endpoint becomes a 500 before an outer middleware sees it.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketState
+
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, Gate
+from ticketgate.core.challenge import Answer
+from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.server import without_a_gate
+from ticketgate.errors import ConfigurationError
+
+__all__ = ["AccessTokenMiddleware", "requires"]
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def requires(*requirements: Requirement) -> Callable[[Endpoint], Endpoint]:
+    """Guard an endpoint: all of ``requirements`` must be met, none of them means any valid token.
+
+    For async and plain functions, methods of `HTTPEndpoint` and WebSocket endpoints; the connection is
+    found among the arguments by what it is, whatever its name.  Without the middleware the answer is always
+    503, and the log says why.  Raises `ConfigurationError` for a class: decorate its methods.
+    """
+    needed = all_of(requirements)
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        if inspect.isclass(endpoint):
+            raise ConfigurationError(
+                f"requires() guards functions: decorate the methods of {endpoint.__name__}"
+            )
+        guarded = _async_guard(endpoint, needed) if _is_async(endpoint) else _guard(endpoint, needed)
+        return cast(Endpoint, guarded)
+
+    return decorate
+
+
+def _async_guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., Any]:
+    @wraps(endpoint)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        connection = _connection(args, kwargs)
+        refusal = _refusal(connection, needed)
+        if refusal is None:
+            return await endpoint(*args, **kwargs)
+        if isinstance(connection, WebSocket):
+            return await _deny(connection, refusal)
+        return _response(connection, refusal)
+
+    return guarded
+
+
+def _guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., Any]:
+    @wraps(endpoint)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        connection = _connection(args, kwargs)
+        refusal = _refusal(connection, needed)
+        return endpoint(*args, **kwargs) if refusal is None else _response(connection, refusal)
+
+    return guarded
+
+
+def _is_async(endpoint: Any) -> bool:
+    """As Starlette decides it: functions, bound arguments of functions, and objects that are called."""
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return inspect.iscoroutinefunction(endpoint) or inspect.iscoroutinefunction(
+        getattr(endpoint, "__call__", None)  # noqa: B004  what matters is how it is defined
+    )
+
+
+def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection | None:
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, HTTPConnection)), None)
+
+
+def _refusal(connection: HTTPConnection | None, needed: Requirement) -> Answer | None:
+    gate: Gate | None = connection.scope.get("ticketgate.gate") if connection else None
+    if connection is None or gate is None:
+        return without_a_gate()
+    return gate.server.refusal(connection.scope["ticketgate.access_token"], needed)
+
+
+def _response(connection: HTTPConnection | None, answer: Answer) -> Response:
+    is_head = connection is not None and connection.scope.get("method") == "HEAD"
+    response = Response(b"" if is_head else answer.body, answer.status)
+    response.raw_headers = list(answer.headers)
+    return response
+
+
+async def _deny(websocket: WebSocket, answer: Answer) -> None:
+    """Before it was accepted with a response, where the server can send one; otherwise by closing it."""
+    can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
+    if can_respond and websocket.application_state is WebSocketState.CONNECTING:
+        await websocket.send_denial_response(_response(websocket, answer))
+    else:
+        await websocket.close(POLICY_VIOLATION)

@@ -1,0 +1,131 @@
+"""The gate in front of a WSGI application: Flask, Django, Bottle, any.
+
+    app = AccessTokenMiddleware(app, ResourceServer("https://api.example", Issuer("https://as.example")))
+
+Answers are those of RFC 6750 §3.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.challenge import Answer
+from ticketgate.core.public import PublicPaths, is_preflight
+from ticketgate.core.request import ResourceRequest
+from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.server import ResourceServer, without_a_gate
+from ticketgate.drivers.blocking import Driver
+from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
+
+Environ: TypeAlias = dict[str, Any]
+StartResponse: TypeAlias = Callable[..., Any]
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The gate that a request came through: ``server`` decides, ``driver`` runs its flows."""
+
+    server: ResourceServer
+    driver: Driver
+
+
+class AccessTokenMiddleware:
+    """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
+
+    ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
+    there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
+    credentials are still refused.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
+
+    The application finds the `AccessToken`, or None, at ``environ["ticketgate.access_token"]``.
+    """
+
+    def __init__(
+        self, app: WSGIApp, server: ResourceServer, *, public: Iterable[str] = (), optional: bool = False
+    ) -> None:
+        self.app = app
+        self.server = server
+        self._public = PublicPaths(public)
+        self._optional = optional
+        self._gate = Gate(server, Driver())
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """One request, as PEP 3333 wants it."""
+        try:
+            token = None if self._is_open(environ) else self._authenticate(environ)
+        except (OAuthError, CannotDecide) as error:
+            return respond(self.server.answer(error), environ, start_response)
+        environ["ticketgate.access_token"] = token
+        environ["ticketgate.gate"] = self._gate
+        return self.app(environ, start_response)
+
+    def _is_open(self, environ: Environ) -> bool:
+        return self._public.include(_path(environ)) or is_preflight(
+            environ["REQUEST_METHOD"],
+            "HTTP_ORIGIN" in environ,
+            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        )
+
+    def _authenticate(self, environ: Environ) -> AccessToken | None:
+        request = ResourceRequest(environ["REQUEST_METHOD"], authorization=_authorization(environ))
+        try:
+            return self._gate.driver.run(self.server.authenticate(request))
+        except NoCredentials:
+            if self._optional:
+                return None
+            raise
+
+
+def _path(environ: Environ) -> str:
+    """PEP 3333: the bytes of the path stand in a string, one character each."""
+    return _bytes(environ.get("PATH_INFO", "")).decode("utf-8", "replace")
+
+
+def _authorization(environ: Environ) -> tuple[bytes, ...]:
+    """The Authorization header; servers join several with a comma, which no credentials contain."""
+    value = environ.get("HTTP_AUTHORIZATION")
+    return () if value is None else (_bytes(value),)
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("latin-1", "replace")
+
+
+def respond(answer: Answer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Start the response that ``answer`` is, and return its body."""
+    headers = [(name.decode("ascii").title(), value.decode("ascii")) for name, value in answer.headers]
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+
+def requires(*requirements: Requirement) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Guard a WSGI callable, or a method that is one: all of ``requirements`` must be met.
+
+    Without arguments any valid token will do.  Works behind `AccessTokenMiddleware`; without it the answer
+    is always 503, and the log says why.
+
+        @requires(scope("orders:read"))
+        def orders(environ, start_response): ...
+    """
+    needed = all_of(requirements)
+
+    def decorate(app: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(app)
+        def guarded(*args: Any) -> Any:
+            environ, start_response = args[-2:]
+            refusal = _refusal(environ, needed)
+            return app(*args) if refusal is None else respond(refusal, environ, start_response)
+
+        return guarded
+
+    return decorate
+
+
+def _refusal(environ: Environ, needed: Requirement) -> Answer | None:
+    gate: Gate | None = environ.get("ticketgate.gate")
+    if gate is None:
+        return without_a_gate()
+    return gate.server.refusal(environ["ticketgate.access_token"], needed)

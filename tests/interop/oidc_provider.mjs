@@ -1,0 +1,130 @@
+// A real authorization server, npm oidc-provider, set up to issue JWT access tokens (RFC 9068).
+//
+//   node oidc_provider.mjs [PORT]      prints "ready http://127.0.0.1:PORT"; ends when its standard input closes
+//
+// The client "service" gets its tokens by client_credentials, and the resource (RFC 8707) it asks for decides which:
+//   https://api.example/<ALG>      signed with that algorithm, audience https://api.example
+//   https://api.example/short      ends after one second
+//   https://api.example/list       its audience is a list in which ours is the second
+//   https://api.example/encrypted  a JWT inside a JWE
+//   https://api.example/shared     signed with HS256 and a shared secret
+//   https://api.example/opaque     not a JWT at all
+//   https://other.example          meant for somebody else
+// Beside the standard endpoints:
+//   POST /id-token                 an ID token for the client, signed with the same keys
+//   POST /rotate?keep=1|0          new signing keys; the old ones stay published, or do not
+import http from 'node:http';
+import * as jose from 'jose';
+import { Provider, errors } from 'oidc-provider';
+
+const API = 'https://api.example';
+const OTHER = 'https://other.example';
+const ALGORITHMS = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'];
+const SCOPES = 'orders:read orders:write';
+
+const jwt = (more = {}) => ({ scope: SCOPES, audience: API, accessTokenFormat: 'jwt', accessTokenTTL: 300, jwt: { sign: { alg: 'RS256' } }, ...more });
+
+async function resourceServers() {
+  const { publicKey } = await jose.generateKeyPair('ECDH-ES');
+  return {
+    ...Object.fromEntries(ALGORITHMS.map((alg) => [`${API}/${alg}`, jwt({ jwt: { sign: { alg } } })])),
+    [`${API}/short`]: jwt({ accessTokenTTL: 1 }),
+    [`${API}/list`]: jwt({ audience: `${API}/list` }),
+    [`${API}/encrypted`]: jwt({ jwt: { sign: { alg: 'RS256' }, encrypt: { alg: 'ECDH-ES', enc: 'A256GCM', key: publicKey } } }),
+    [`${API}/shared`]: jwt({ jwt: { sign: { alg: 'HS256', key: Buffer.alloc(32, 7) } } }),
+    [`${API}/opaque`]: jwt({ accessTokenFormat: 'opaque', jwt: undefined }),
+    [OTHER]: jwt({ audience: OTHER }),
+  };
+}
+
+let generation = 0;
+async function newKeys() {
+  generation += 1;
+  return Promise.all(ALGORITHMS.map(async (alg) => {
+    const { privateKey } = await jose.generateKeyPair(alg, { extractable: true });
+    return { ...(await jose.exportJWK(privateKey)), kid: `${alg}-${generation}`, alg, use: 'sig' };
+  }));
+}
+
+const clients = [{
+  client_id: 'service',
+  client_secret: 'a-secret-that-opens-nothing-real',
+  grant_types: ['client_credentials'],
+  redirect_uris: [],
+  response_types: [],
+}];
+
+function makeProvider(issuer, keys, resources) {
+  const lifetime = (ctx, token) => token.resourceServer?.accessTokenTTL ?? 300;
+  const provider = new Provider(issuer, {
+    clients,
+    jwks: { keys },
+    scopes: SCOPES.split(' '),
+    cookies: { keys: ['signs cookies nobody gets'] },
+    ttl: { ClientCredentials: lifetime, IdToken: 300 },
+    enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
+    findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    extraTokenClaims: () => ({ roles: ['clerk'], groups: ['ops'], entitlements: ['refunds'] }),
+    formats: {
+      customizers: {
+        jwt: (ctx, token, parts) => {
+          if (parts.payload.aud === `${API}/list`) parts.payload.aud = [OTHER, API];
+        },
+      },
+    },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      encryption: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => `${API}/RS256`,
+        getResourceServerInfo: (ctx, indicator) => {
+          if (!resources[indicator]) throw new errors.InvalidTarget();
+          return resources[indicator];
+        },
+      },
+    },
+  });
+  provider.on('server_error', (ctx, error) => console.error(error));
+  return provider;
+}
+
+async function idToken(provider) {
+  const client = await provider.Client.find('service');
+  const token = new provider.IdToken({ sub: 'alice' }, { client });
+  token.scope = 'openid';
+  token.set('nonce', 'n-0S6_WzA2Mj');
+  return token.issue({ use: 'idtoken' });
+}
+
+function answer(response, body) {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(body));
+}
+
+const server = http.createServer();
+server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', async () => {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const resources = await resourceServers();
+  let keys = await newKeys();
+  let provider = makeProvider(issuer, keys, resources);
+
+  server.on('request', async (request, response) => {
+    const { pathname, searchParams } = new URL(request.url, issuer);
+    if (pathname === '/id-token') {
+      answer(response, { id_token: await idToken(provider) });
+    } else if (pathname === '/rotate') {
+      keys = [...await newKeys(), ...(searchParams.get('keep') === '1' ? keys : [])];
+      provider = makeProvider(issuer, keys, resources);
+      answer(response, { published: keys.map((key) => key.kid) });
+    } else {
+      provider.callback()(request, response);
+    }
+  });
+  console.log(`ready ${issuer}`);
+});
+
+process.stdin.resume();
+process.stdin.on('close', () => process.exit(0));
+process.stdin.on('end', () => process.exit(0));
