@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 }
 MODULE_MAY_ALSO_IMPORT = {
     f"{CORE}.jwt": {"cryptography"},
-    f"{CORE}.keys": {"cryptography"},
+    f"{CORE}.jwk": {"cryptography"},
     f"{CORE}.dpop": {"cryptography"},
 }
 WAITING = {"asyncio", "concurrent", "http", "multiprocessing", "queue", "select", "selectors", "signal"}

@@ -14,7 +14,7 @@ from ticketgate.core.challenge import Answer
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.aio import Driver
+from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -62,19 +62,25 @@ class AccessTokenMiddleware:
 
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
-    credentials are still refused.  Paths are those of ``scope["path"]`` without its ``root_path``.
+    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.  Paths are those of ``scope["path"]`` without its ``root_path``.
 
     The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
     """
 
     def __init__(
-        self, app: ASGIApp, server: ResourceServer, *, public: Iterable[str] = (), optional: bool = False
+        self,
+        app: ASGIApp,
+        server: ResourceServer,
+        *,
+        public: Iterable[str] = (),
+        optional: bool = False,
+        driver: Driver | None = None,
     ) -> None:
         self.app = app
         self.server = server
         self._public = PublicPaths(public)
         self._optional = optional
-        self._gate = Gate(server, Driver())
+        self._gate = Gate(server, driver or default_driver())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as the ASGI specification wants it."""

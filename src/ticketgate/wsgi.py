@@ -17,7 +17,7 @@ from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer, without_a_gate
-from ticketgate.drivers.blocking import Driver
+from ticketgate.drivers.blocking import Driver, default_driver
 from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
 
 Environ: TypeAlias = dict[str, Any]
@@ -38,19 +38,25 @@ class AccessTokenMiddleware:
 
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
-    credentials are still refused.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
+    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
 
     The application finds the `AccessToken`, or None, at ``environ["ticketgate.access_token"]``.
     """
 
     def __init__(
-        self, app: WSGIApp, server: ResourceServer, *, public: Iterable[str] = (), optional: bool = False
+        self,
+        app: WSGIApp,
+        server: ResourceServer,
+        *,
+        public: Iterable[str] = (),
+        optional: bool = False,
+        driver: Driver | None = None,
     ) -> None:
         self.app = app
         self.server = server
         self._public = PublicPaths(public)
         self._optional = optional
-        self._gate = Gate(server, Driver())
+        self._gate = Gate(server, driver or default_driver())
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request, as PEP 3333 wants it."""

@@ -1,15 +1,22 @@
 """One JSON Web Key: from a member of a JWK Set to a key that verifies one algorithm, or the reason why not.
 
-RFC 7517 §4, RFC 7518 §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
+RFC 7517 §4, RFC 7518 §3 and §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
+
+Signatures are verified by cryptography directly: what an algorithm needs is made once, with the key.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, AsymmetricPadding, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
 
 from ticketgate.core.jwt import decode_base64url
 
@@ -40,7 +47,16 @@ ALGORITHMS: dict[str, Fit] = {
 }
 """Every algorithm we verify; no ``none`` and nothing symmetric can ever be configured (RFC 8725 §3.2)."""
 
+HASHES: dict[str, HashAlgorithm] = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
+
+
+ROCA_PRIMES = (
+    *(3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97),
+    *(101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167),
+)
+
+Verify: TypeAlias = Callable[[bytes, bytes], bool]
 
 
 class UnusableKey(ValueError):
@@ -54,7 +70,7 @@ class Key:
     kid: str | None
     algorithm: str
     thumbprint: str
-    verify: Callable[[bytes, bytes], bool] = field(repr=False)
+    verify: Verify = field(repr=False)
     """Whether (message, signature) was signed by this key."""
 
 
@@ -63,8 +79,11 @@ def operation(algorithm: str) -> str:
     return "Ed25519" if algorithm == "EdDSA" else algorithm
 
 
-def import_key(jwk: Any, algorithms: tuple[str, ...]) -> Key:
-    """The key that ``jwk`` describes, for one of ``algorithms``.  Raises `UnusableKey`."""
+def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
+    """The key that ``jwk`` describes, once for each of ``algorithms`` it serves.  Raises `UnusableKey`.
+
+    A JWK that names its ``alg`` serves that one only; one without serves all that fit its type and curve.
+    """
     if not isinstance(jwk, dict):
         raise UnusableKey("it is not an object")
     kid = jwk.get("kid")
@@ -72,10 +91,10 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> Key:
         raise UnusableKey("its kid is not a string")
     _is_public(jwk)
     _is_for_verifying(jwk)
-    algorithm = operation(_algorithm(jwk, algorithms))
+    served = dict.fromkeys(map(operation, _algorithms(jwk, algorithms)))
     key = _public_key(_material(jwk))
-    verify = partial(JWSRegistry.algorithms[algorithm].verify, key=key)
-    return Key(kid, algorithm, key.thumbprint(), verify)
+    thumbprint, public = key.thumbprint(), key.public_key
+    return tuple(Key(kid, algorithm, thumbprint, _verifier(algorithm, public)) for algorithm in served)
 
 
 def _is_public(jwk: Mapping[str, Any]) -> None:
@@ -94,15 +113,13 @@ def _is_for_verifying(jwk: Mapping[str, Any]) -> None:
         raise UnusableKey("its key_ops do not include verify once")
 
 
-def _algorithm(jwk: Mapping[str, Any], algorithms: tuple[str, ...]) -> str:
-    """The key's own ``alg``; without one, the first of the allowlist that fits its type and curve."""
+def _algorithms(jwk: Mapping[str, Any], algorithms: tuple[str, ...]) -> list[str]:
+    """The accepted algorithms that the key's ``alg``, ``kty`` and ``crv`` allow."""
     alg = jwk.get("alg")
-    fitting = [name for name in algorithms if ALGORITHMS[name] == _fit(jwk)]
-    if alg is None and fitting:
-        return fitting[0]
-    if not isinstance(alg, str) or alg not in fitting:
+    fitting = [name for name in algorithms if ALGORITHMS[name] == _fit(jwk) and alg in (None, name)]
+    if not fitting:
         raise UnusableKey("its alg, kty and crv fit no accepted algorithm")
-    return alg
+    return fitting
 
 
 def _fit(jwk: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -124,7 +141,19 @@ def _modulus(jwk: Mapping[str, Any]) -> str:
     number = int.from_bytes(_bytes(jwk, "n"), "big")
     if number.bit_length() not in RSA_BITS or number % 2 == 0:
         raise UnusableKey(f"its modulus has not {RSA_BITS[0]} to {RSA_BITS[-1]} bits")
+    if _is_guessable(number):
+        raise UnusableKey("its modulus gives its factors away (ROCA, CVE-2017-15361)")
     return str(jwk["n"])
+
+
+def _is_guessable(modulus: int) -> bool:
+    """Whether a flawed generator made it: then it is a power of 65537 modulo every small prime."""
+    return all(modulus % prime in powers for prime, powers in _powers_of_65537())
+
+
+@cache
+def _powers_of_65537() -> tuple[tuple[int, frozenset[int]], ...]:
+    return tuple((p, frozenset(pow(65_537, power, p) for power in range(p))) for p in ROCA_PRIMES)
 
 
 def _exponent(jwk: Mapping[str, Any]) -> str:
@@ -158,5 +187,55 @@ def _public_key(material: dict[str, str | list[str]]) -> RSAKey | ECKey | OKPKey
         raise UnusableKey("it is not a point on its curve") from error
     if not isinstance(key, RSAKey | ECKey | OKPKey):
         raise UnusableKey("it is symmetric")
-    key.public_key  # noqa: B018  made once, here, and not while a request waits
     return key
+
+
+def _verifier(algorithm: str, public: Any) -> Verify:
+    """What says whether a signature by ``algorithm`` is right; cheap, since all it needs is at hand."""
+    if isinstance(public, RSAPublicKey):
+        return _rsa_verifier(public, algorithm)
+    if isinstance(public, EllipticCurvePublicKey):
+        return _ecdsa_verifier(public, algorithm)
+
+    def verify(message: bytes, signature: bytes) -> bool:
+        try:
+            public.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
+
+
+def _rsa_verifier(public: RSAPublicKey, algorithm: str) -> Verify:
+    """RFC 7518 §3.3 and §3.5: the salt of PSS is as long as the hash."""
+    digest = HASHES[algorithm[2:]]
+    padding: AsymmetricPadding = PKCS1v15()
+    if algorithm.startswith("PS"):
+        padding = PSS(MGF1(digest), PSS.DIGEST_LENGTH)
+
+    def verify(message: bytes, signature: bytes) -> bool:
+        try:
+            public.verify(signature, message, padding, digest)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
+
+
+def _ecdsa_verifier(public: EllipticCurvePublicKey, algorithm: str) -> Verify:
+    """RFC 7518 §3.4: R and S in the full size of the curve, one after the other, and never DER."""
+    scheme, size = ECDSA(HASHES[algorithm[2:]]), (public.key_size + 7) // 8
+
+    def verify(message: bytes, signature: bytes) -> bool:
+        if len(signature) != 2 * size:
+            return False
+        r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
+        try:
+            public.verify(encode_dss_signature(r, s), message, scheme)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify

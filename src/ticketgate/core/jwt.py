@@ -107,9 +107,9 @@ def algorithm_is_one_of(header: FrozenDict, algorithms: tuple[str, ...]) -> None
 
 
 def nothing_is_critical(header: FrozenDict) -> None:
-    """RFC 7515 §4.1.11: we understand no extension, so a ``crit`` of any shape is refused."""
-    if "crit" in header:
-        raise InvalidToken("critical", expected="no crit", actual=header["crit"])
+    """RFC 7515 §4.1.11: we understand no extension, so ``crit`` and ``b64`` (RFC 7797) of any shape are refused."""
+    if "crit" in header or "b64" in header:
+        raise InvalidToken("critical", expected="no crit and no b64", actual=header.get("crit"))
 
 
 def verify_signature(jwt: UnverifiedJWT, keys: "tuple[Key, ...]") -> None:

@@ -117,7 +117,7 @@ def parse_jwk_set(raw: bytes, algorithms: tuple[str, ...], max_keys: int) -> Key
     dropped: list[str] = []
     for member in members[:max_keys]:
         try:
-            keys.append(import_key(member, algorithms))
+            keys.extend(import_key(member, algorithms))
         except UnusableKey as reason:
             dropped.append(f"{_name(member)}: {reason}")
     if surplus := len(members[max_keys:]):
@@ -163,8 +163,8 @@ def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float
 def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
     """How long an answer is fresh, in seconds (RFC 9111 §4.2.1), within the bounds of ``policy``.
 
-    ``no-store`` and ``no-cache`` count as the shortest lifetime: a key set is kept in memory only, and
-    asking for every request would hurt the issuer more than it helps anybody.
+    ``no-store`` proposes nothing: a key set is kept in memory only, and asking for every request would
+    hurt the issuer more than it helps anybody.
     """
     lifetime = _proposed_lifetime(headers)
     if lifetime is None:
@@ -176,11 +176,9 @@ def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
 
 def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
     control = headers.get("cache-control", "").lower()
-    if "no-store" in control or "no-cache" in control:
-        return 0
     if found := MAX_AGE.search(control):
         return float(found[1])
-    if "expires" not in headers:
+    if "no-store" in control or "expires" not in headers:
         return None
     expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
     return 0 if expires is None else None if date is None else expires - date

@@ -116,17 +116,18 @@ def _forget(running: dict[Hashable, asyncio.Task[Any]], name: Hashable, task: as
         report(error)
 
 
-async def averify(server: ResourceServer, token: str | bytes) -> AccessToken:
+async def averify(server: ResourceServer, token: str | bytes, *, driver: Driver | None = None) -> AccessToken:
     """The access token that ``token`` is, after every check that a request's token gets (RFC 9068 §4).
 
     For workers, scripts and tests.  Raises `OAuthError` where the token is at fault, `CannotDecide` where
-    that cannot be known now.
+    that cannot be known now.  ``driver`` runs the flow; without it one is shared by the whole process.
 
         token = await averify(server, "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOi...")
     """
-    return await _driver().run(server.authenticate(bearer_request(token)))
+    return await (driver or default_driver()).run(server.authenticate(bearer_request(token)))
 
 
 @cache
-def _driver() -> Driver:
+def default_driver() -> Driver:
+    """The driver of everybody who brings none; it keeps what belongs to one event loop apart from all others."""
     return Driver()

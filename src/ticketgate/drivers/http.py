@@ -1,21 +1,17 @@
 """The rules for everything we send out, the same on threads and on event loops.
 
 A redirect is an answer like any other and is never followed (RFC 9700 §4.12); no body grows beyond what was
-asked for, however it is encoded; every way to have no answer becomes `FetchFailed`, with words for the log.
+asked for, in no content coding; every way to have no answer becomes `FetchFailed`, with words for the log.
 The total time of an exchange is the driver's to keep.
 """
 
 import ssl
-import zlib
 from functools import cache
 from typing import Any
 
 import httpx
 
 from ticketgate.core.flow import FetchFailed, HttpRequest, Reply
-
-COMPRESSED = {"gzip", "x-gzip", "deflate"}
-ZLIB_OR_GZIP = 47
 
 
 @cache
@@ -36,7 +32,7 @@ def stream_arguments(request: HttpRequest) -> dict[str, Any]:
 
 
 class Answer:
-    """An answer as it arrives: refused as soon as it is too much, decoded when it is complete."""
+    """An answer as it arrives: refused as soon as it is too much."""
 
     def __init__(self, response: httpx.Response, max_bytes: int) -> None:
         self._status = response.status_code
@@ -47,25 +43,15 @@ class Answer:
     def add(self, chunk: bytes) -> None:
         """Take what arrived.  Raises `FetchFailed` when that makes too much."""
         self._body += chunk
-        self._check_size(self._body)
+        if len(self._body) > self._max_bytes:
+            raise FetchFailed(f"the answer is larger than {self._max_bytes} bytes")
 
     def complete(self) -> Reply:
-        """The reply, its content coding undone (RFC 9110 §8.4).  Raises `FetchFailed`."""
-        return Reply(self._status, self._headers, self._decoded())
-
-    def _decoded(self) -> bytes:
+        """The reply.  Raises `FetchFailed` for a content coding (RFC 9110 §8.4): we asked for none."""
         coding = self._headers.get("content-encoding", "identity").strip().lower()
-        if coding in {"identity", ""}:
-            return bytes(self._body)
-        if coding not in COMPRESSED:
+        if coding not in {"identity", ""}:
             raise FetchFailed(f"the content coding {ascii(coding)[:40]} was not asked for")
-        body = zlib.decompressobj(ZLIB_OR_GZIP).decompress(self._body, self._max_bytes + 1)
-        self._check_size(body)
-        return body
-
-    def _check_size(self, body: bytes | bytearray) -> None:
-        if len(body) > self._max_bytes:
-            raise FetchFailed(f"the answer is larger than {self._max_bytes} bytes")
+        return Reply(self._status, self._headers, bytes(self._body))
 
 
 def failed(error: Exception) -> FetchFailed:
