@@ -22,7 +22,7 @@ CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
 class Client:
     """A confidential client, and the scope values it may ask for.
 
-    ``accept_requested_claims`` lets the client itself choose any scope, ``roles``, ``groups``,
+    ``accept_requested_claims`` lets the client itself choose any scope, ``resource``, ``roles``, ``groups``,
     ``entitlements`` and ``lifetime`` of its tokens: for demonstrations and tests only.
     """
 
@@ -54,9 +54,6 @@ class Clients:
         self._clients = {client.client_id: client for client in known}
         if len(self._clients) != len(known):
             raise ConfigurationError("two clients have one client_id")
-
-    def __iter__(self) -> Iterable[Client]:
-        return iter(self._clients.values())
 
     def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str]) -> Client:
         """The client that made this request.  Raises `Refusal`: one method, and the right secret."""

@@ -16,9 +16,9 @@ from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_p
 from ticketgate.issuing.tokens import MAX_LIFETIME, issue_access_token, scope_values
 
 REQUESTED_CLAIMS = ("roles", "groups", "entitlements")
-LIFETIME = re.compile(r"[0-9]{1,4}")
+LIFETIME = re.compile(r"-?[0-9]{1,4}")
 
-log = logging.getLogger("ticketgate.issuing")
+logger = logging.getLogger("ticketgate.issuing")
 
 
 class TokenEndpoint:
@@ -58,33 +58,33 @@ class TokenEndpoint:
         try:
             return self._grant(request)
         except Refusal as refusal:
-            log.info("token request refused: %s: %s", refusal.error, refusal.description)
+            logger.info("token request refused: %s: %s", refusal.error, refusal.description)
             return refusal.answer
 
     def _grant(self, request: EndpointRequest) -> Answer:
         parameters = read_parameters(request)
         client = self.clients.authenticate(request, parameters)
         _grant_is_client_credentials(parameters)
-        _resource_is(self.audience, parameters)
+        audience = _audience(client, parameters, self.audience)
         scope = _scope(client, parameters)
         lifetime = _lifetime(client, parameters, self.lifetime)
         token = issue_access_token(
             self.keys.signing,
             issuer=self.issuer,
             subject=client.client_id,
-            audience=self.audience,
+            audience=audience,
             client_id=client.client_id,
-            lifetime=lifetime,
+            lifetime=max(lifetime, 1),
             scope=scope,
             claims=_claims(client, parameters),
-            now=self.clock.wall(),
+            now=self.clock.wall() + min(lifetime - 1, 0),
         )
         return Answer.of(_members(token, lifetime, scope))
 
 
 def _members(token: str, lifetime: int, scope: str) -> dict[str, Any]:
     """RFC 6749 §5.1; the scope is told whenever there is one."""
-    members: dict[str, Any] = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime}
+    members: dict[str, Any] = {"access_token": token, "token_type": "Bearer", "expires_in": max(lifetime, 0)}
     return members | {"scope": scope} if scope else members
 
 
@@ -95,10 +95,12 @@ def _grant_is_client_credentials(parameters: Mapping[str, str]) -> None:
         raise Refusal("unsupported_grant_type", "The only grant_type here is client_credentials")
 
 
-def _resource_is(audience: str, parameters: Mapping[str, str]) -> None:
+def _audience(client: Client, parameters: Mapping[str, str], default: str) -> str:
     """RFC 8707 §2, RFC 9068 §3: a client that names a resource gets a token for it, or none."""
-    if parameters.get("resource", audience) != audience:
+    resource = parameters.get("resource", default)
+    if resource != default and not client.accept_requested_claims:
         raise Refusal("invalid_target", "No tokens are issued for this resource")
+    return resource
 
 
 def _scope(client: Client, parameters: Mapping[str, str]) -> str:
@@ -115,12 +117,14 @@ def _scope(client: Client, parameters: Mapping[str, str]) -> str:
 
 
 def _lifetime(client: Client, parameters: Mapping[str, str], default: int) -> int:
-    """An extension of ours, for clients that may use it: whole seconds."""
+    """An extension of ours, for clients that may use it: whole seconds; not above 0 is over already."""
     if "lifetime" not in parameters or not client.accept_requested_claims:
         return default
     text = parameters["lifetime"]
-    if not LIFETIME.fullmatch(text) or not 1 <= int(text) <= MAX_LIFETIME:
-        raise Refusal("invalid_request", f"lifetime must be between 1 and {MAX_LIFETIME} seconds")
+    if not LIFETIME.fullmatch(text) or abs(int(text)) > MAX_LIFETIME:
+        raise Refusal(
+            "invalid_request", f"lifetime must be between -{MAX_LIFETIME} and {MAX_LIFETIME} seconds"
+        )
     return int(text)
 
 

@@ -1,0 +1,112 @@
+"""The ``ticketgate`` command: a demo to watch, and tokens to try it with."""
+
+import time
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError:
+    raise SystemExit("The ticketgate command needs an extra: pip install 'ticketgate[cli]'") from None
+
+from ticketgate.demo.client import NoToken, TokenRequest, fetch_token
+from ticketgate.demo.servers import Addresses, CannotStart, serving
+from ticketgate.demo.tour import walk
+
+app = typer.Typer(
+    name="ticketgate",
+    help="The gate in front of your API: a demo, and tokens for it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+
+Port = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Where the sample API listens; 0 takes a free port.")
+]
+IssuerPort = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Where the issuer listens; 0 takes a free port.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Take free ports, walk the tour, and exit 0 or 1.")]
+
+
+@app.command()
+def demo(port: Port = 8000, issuer_port: IssuerPort = 9000, check: Check = False) -> None:
+    """Run an issuer and a sample API on loopback until Ctrl-C."""
+    try:
+        with serving(*((0, 0) if check else (port, issuer_port))) as addresses:
+            if check:
+                raise typer.Exit(_check(addresses))
+            _introduce(addresses)
+            _wait_for_ctrl_c()
+    except (CannotStart, NoToken) as error:
+        raise _failure(str(error)) from error
+
+
+def _check(addresses: Addresses) -> int:
+    failed = False
+    for verdict in walk(addresses):
+        failed |= not verdict.holds
+        mark = "[green]ok    [/]" if verdict.holds else "[red]FAILED[/]"
+        came = "" if verdict.holds else f", but got {verdict.actual}"
+        out.print(f"{mark}  {verdict.name}: {verdict.expected}{came}")
+    return int(failed)
+
+
+def _introduce(addresses: Addresses) -> None:
+    api, issuer = addresses
+    read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"
+    lines = [
+        f"API      {api}      GET /health /me /orders /admin, POST /orders",
+        f"issuer   {issuer}      client demo, secret demo-secret",
+        "",
+        "In another terminal:",
+        "",
+        f"TOKEN=$(curl -s {issuer}/token -u demo:demo-secret -d grant_type=client_credentials"
+        f" -d scope=orders:read | {read_token})",
+        f'curl -i {api}/orders -H "Authorization: Bearer $TOKEN"',
+        f"curl -i {api}/orders",
+        "",
+        "Ctrl-C ends it.",
+    ]
+    out.print("\n".join(lines), markup=False)
+
+
+def _wait_for_ctrl_c() -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        out.print("")
+
+
+Values = list[str]
+
+
+@app.command()
+def mint(
+    scope: Annotated[Values, typer.Option(help="A scope value; may be repeated.")] = [],  # noqa: B006
+    role: Annotated[Values, typer.Option(help="A role; may be repeated.")] = [],  # noqa: B006
+    group: Annotated[Values, typer.Option(help="A group; may be repeated.")] = [],  # noqa: B006
+    entitlement: Annotated[Values, typer.Option(help="An entitlement; may be repeated.")] = [],  # noqa: B006
+    lifetime: Annotated[int | None, typer.Option(min=-3600, max=3600, help="In seconds.")] = None,
+    resource: Annotated[str, typer.Option(help="Another audience than the sample API.")] = "",
+    issuer: Annotated[str, typer.Option(help="Where the demo issuer listens.")] = "http://127.0.0.1:9000",
+) -> None:
+    """Print an access token from a running demo."""
+    wanted = TokenRequest(scope, role, group, entitlement, lifetime, resource)
+    try:
+        typer.echo(fetch_token(issuer, wanted))
+    except NoToken as error:
+        raise _failure(str(error)) from error
+
+
+def _failure(sentence: str) -> typer.Exit:
+    typer.echo(sentence, err=True)
+    return typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()

@@ -1,0 +1,58 @@
+"""Fetches tokens from a running demo issuer, the way any client would.
+
+RFC 6749 §4.4 (client credentials), with the demo's own parameters for roles, groups and the like.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from ticketgate.demo.issuer import CLIENT_ID, CLIENT_SECRET
+
+
+class NoToken(Exception):
+    """The issuer gave no token; the message is one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What a token should say; ``lifetime`` is in seconds, and one that is not above 0 is over already."""
+
+    scope: Sequence[str] = ()
+    role: Sequence[str] = ()
+    group: Sequence[str] = ()
+    entitlement: Sequence[str] = ()
+    lifetime: int | None = None
+    resource: str = ""
+
+    def parameters(self) -> dict[str, str]:
+        """The request's form, without what is left out."""
+        form = {
+            "grant_type": "client_credentials",
+            "scope": " ".join(self.scope),
+            "roles": " ".join(self.role),
+            "groups": " ".join(self.group),
+            "entitlements": " ".join(self.entitlement),
+            "lifetime": "" if self.lifetime is None else str(self.lifetime),
+            "resource": self.resource,
+        }
+        return {name: value for name, value in form.items() if value}
+
+
+def fetch_token(issuer: str, wanted: TokenRequest) -> str:
+    """An access token of the demo issuer at ``issuer``.  Raises `NoToken`."""
+    try:
+        response = httpx.post(
+            f"{issuer.rstrip('/')}/token",
+            data=wanted.parameters(),
+            auth=(CLIENT_ID, CLIENT_SECRET),
+            timeout=10,
+        )
+        answer = response.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise NoToken(f"No issuer answers at {issuer}: start one with `ticketgate demo`.") from error
+    if response.status_code != 200 or not isinstance(answer, dict) or "access_token" not in answer:
+        said = answer.get("error_description", "no access_token") if isinstance(answer, dict) else "no object"
+        raise NoToken(f"The issuer at {issuer} refused: {said}.")
+    return str(answer["access_token"])
