@@ -17,6 +17,7 @@ from tokens import ABSENT, ALGORITHMS, API, NOW, as_json, base64url, claims, com
 from ticketgate import role, scope
 
 DOWN = "https://down.example"
+DOWN_JWKS = "https://127.0.0.1:9/jwks"  # nobody listens on the discard port
 PATHS = {
     "/": (),
     "/orders": (scope("orders:read"),),

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
+from ticketgate.core.gate import ErrorBody, Gate
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
@@ -49,20 +50,13 @@ class Granted:
     scopes: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The gate that a request came through: ``server`` decides, ``driver`` runs its flows."""
-
-    server: ResourceServer
-    driver: Driver
-
-
 class AccessTokenMiddleware:
     """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
 
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
-    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.  Paths are those of ``scope["path"]`` without its ``root_path``.
+    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
+    ``error_body`` is given the error and makes the JSON of an error answer's body.  Paths are those of ``scope["path"]`` without its ``root_path``.
 
     The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
     """
@@ -75,12 +69,13 @@ class AccessTokenMiddleware:
         public: Iterable[str] = (),
         optional: bool = False,
         driver: Driver | None = None,
+        error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
         self.server = server
         self._public = PublicPaths(public)
         self._optional = optional
-        self._gate = Gate(server, driver or default_driver())
+        self._gate = Gate(server, driver or default_driver(), error_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as the ASGI specification wants it."""
@@ -90,7 +85,7 @@ class AccessTokenMiddleware:
         try:
             token = None if self._is_open(scope) else await self._authenticate(scope)
         except (OAuthError, CannotDecide) as error:
-            await respond(self.server.answer(error), scope, send)
+            await respond(self._gate.answer(error), scope, send)
             return
         scope["ticketgate.access_token"] = token
         scope["ticketgate.gate"] = self._gate

@@ -16,10 +16,11 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, Gate
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware
 from ticketgate.core.challenge import Answer
+from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of
-from ticketgate.core.server import without_a_gate
+from ticketgate.drivers.aio import Driver
 from ticketgate.errors import ConfigurationError
 
 __all__ = ["AccessTokenMiddleware", "requires"]
@@ -85,10 +86,10 @@ def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection
 
 
 def _refusal(connection: HTTPConnection | None, needed: Requirement) -> Answer | None:
-    gate: Gate | None = connection.scope.get("ticketgate.gate") if connection else None
+    gate: Gate[Driver] | None = connection.scope.get("ticketgate.gate") if connection else None
     if connection is None or gate is None:
         return without_a_gate()
-    return gate.server.refusal(connection.scope["ticketgate.access_token"], needed)
+    return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
 def _response(connection: HTTPConnection | None, answer: Answer) -> Response:

@@ -6,17 +6,17 @@ Answers are those of RFC 6750 §3.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import wraps
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
+from ticketgate.core.gate import ErrorBody, Gate, without_a_gate
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
-from ticketgate.core.server import ResourceServer, without_a_gate
+from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver, default_driver
 from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
 
@@ -25,20 +25,13 @@ StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The gate that a request came through: ``server`` decides, ``driver`` runs its flows."""
-
-    server: ResourceServer
-    driver: Driver
-
-
 class AccessTokenMiddleware:
     """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
 
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
-    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
+    credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
+    ``error_body`` is given the error and makes the JSON of an error answer's body.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
 
     The application finds the `AccessToken`, or None, at ``environ["ticketgate.access_token"]``.
     """
@@ -51,19 +44,20 @@ class AccessTokenMiddleware:
         public: Iterable[str] = (),
         optional: bool = False,
         driver: Driver | None = None,
+        error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
         self.server = server
         self._public = PublicPaths(public)
         self._optional = optional
-        self._gate = Gate(server, driver or default_driver())
+        self._gate = Gate(server, driver or default_driver(), error_body)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request, as PEP 3333 wants it."""
         try:
             token = None if self._is_open(environ) else self._authenticate(environ)
         except (OAuthError, CannotDecide) as error:
-            return respond(self.server.answer(error), environ, start_response)
+            return respond(self._gate.answer(error), environ, start_response)
         environ["ticketgate.access_token"] = token
         environ["ticketgate.gate"] = self._gate
         return self.app(environ, start_response)
@@ -131,7 +125,7 @@ def requires(*requirements: Requirement) -> Callable[[Callable[..., Any]], Calla
 
 
 def _refusal(environ: Environ, needed: Requirement) -> Answer | None:
-    gate: Gate | None = environ.get("ticketgate.gate")
+    gate: Gate[Driver] | None = environ.get("ticketgate.gate")
     if gate is None:
         return without_a_gate()
-    return gate.server.refusal(environ["ticketgate.access_token"], needed)
+    return gate.refusal(environ["ticketgate.access_token"], needed)

@@ -4,18 +4,17 @@ import json
 
 import pytest
 from flows import World
-from table import API, DOWN, KEYS, PATHS, TABLE
+from table import API, DOWN, DOWN_JWKS, KEYS, PATHS, TABLE
 from tokens import ISSUER, Time
 
 from ticketgate import Issuer, ResourceServer
+from ticketgate.core.gate import Gate
 from ticketgate.core.public import is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import all_of
 from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
 
-server = ResourceServer(
-    API, Issuer(ISSUER, jwks=KEYS), Issuer(DOWN, jwks_uri="https://down.example/jwks"), clock=Time().clock
-)
+server = ResourceServer(API, Issuer(ISSUER, jwks=KEYS), Issuer(DOWN, jwks_uri=DOWN_JWKS), clock=Time().clock)
 
 
 def through_the_core(row):
@@ -31,7 +30,7 @@ def through_the_core(row):
             return server.answer(error), None
         token = None
     needed = PATHS[row.path.partition("?")[0]]
-    return (server.refusal(token, all_of(needed)) if needed else None), token
+    return (Gate(server, None).refusal(token, all_of(needed)) if needed else None), token
 
 
 @pytest.mark.requirement("RFC9068-4-a", "RFC6750-3-a", "RFC6750-3-b", "DRV-authz-a")

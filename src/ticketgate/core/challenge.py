@@ -6,6 +6,7 @@ RFC 6750 §3, RFC 9110 §11.6.1 (WWW-Authenticate) and §10.2.3 (Retry-After).
 import json
 import string
 from dataclasses import dataclass
+from typing import Any
 
 from ticketgate.errors import CannotDecide, ConfigurationError, InsufficientScope, NoCredentials, OAuthError
 
@@ -19,6 +20,13 @@ class Answer:
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+
+    def with_body(self, value: Any) -> "Answer":
+        """The same answer with another JSON value in its body.  Raises what `json.dumps` raises."""
+        body = json.dumps(value).encode()
+        length = (b"content-length", b"%d" % len(body))
+        headers = (length if name == length[0] else (name, text) for name, text in self.headers)
+        return Answer(self.status, tuple(headers), body)
 
 
 def check_realm(realm: str) -> str:

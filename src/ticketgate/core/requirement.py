@@ -120,11 +120,11 @@ def all_of(requirements: Iterable[Requirement]) -> Requirement:
 
 
 def _requirement(alternatives: Iterable[tuple[Need, ...]]) -> Requirement:
-    """The alternatives, without one that says the same as another."""
-    unique = {tuple(map(str, needs)): needs for needs in map(_without_repeats, alternatives)}
+    """The alternatives, without one that asks for no less than another: that one opens sooner anyway."""
+    unique = {frozenset(map(str, needs)): needs for needs in map(_without_repeats, alternatives)}
     if len(unique) > MAX_ALTERNATIVES:
         raise ConfigurationError(f"a requirement has more than {MAX_ALTERNATIVES} alternatives: split it")
-    return Requirement(tuple(unique.values()))
+    return Requirement(tuple(needs for names, needs in unique.items() if not any(map(names.__gt__, unique))))
 
 
 def _without_repeats(needs: tuple[Need, ...]) -> tuple[Need, ...]:

@@ -18,14 +18,12 @@ from ticketgate.core.flow import Flow
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import check_header, read, verify_signature
 from ticketgate.core.request import ResourceRequest
-from ticketgate.core.requirement import Requirement
 from ticketgate.core.token_cache import TokenCache
 from ticketgate.errors import (
     CannotDecide,
     ConfigurationError,
     InternalFault,
     InvalidToken,
-    NoCredentials,
     OAuthError,
 )
 
@@ -104,31 +102,12 @@ class ResourceServer:
             logger.warning("cannot decide: %s", error)
         return render(error, self.realm)
 
-    def refusal(self, token: AccessToken | None, needed: Requirement) -> Answer | None:
-        """The response to a request whose ``token`` does not meet ``needed``; None where it does.
-
-        An anonymous request meets nothing: it is asked for credentials.
-        """
-        try:
-            if token is None:
-                raise NoCredentials()
-            needed.check(token)
-        except OAuthError as error:
-            return self.answer(error)
-        return None
-
     def _issuer_named(self, iss: Any) -> Issuer:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
         issuer = self.issuers.get(iss) if isinstance(iss, str) else None
         if issuer is None:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
         return issuer
-
-
-def without_a_gate() -> Answer:
-    """The response where a requirement is declared and no middleware is there to meet it."""
-    logger.error("requires() needs AccessTokenMiddleware around the application: every request is refused")
-    return render(InternalFault("no middleware"), realm="")
 
 
 def _log_refusal(error: OAuthError) -> None:

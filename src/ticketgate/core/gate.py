@@ -1,0 +1,60 @@
+"""The gate that a request came through: what `requires` finds beside the access token.
+
+RFC 6750 §3 (the answers).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from ticketgate.core.access_token import AccessToken
+from ticketgate.core.challenge import Answer, render
+from ticketgate.core.requirement import Requirement
+from ticketgate.core.server import ResourceServer
+from ticketgate.errors import CannotDecide, InternalFault, NoCredentials, OAuthError
+
+DriverType = TypeVar("DriverType")
+ErrorBody: TypeAlias = Callable[[OAuthError | CannotDecide], Any]
+"""Makes the JSON value that stands in the body of an error answer."""
+
+logger = logging.getLogger("ticketgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Generic[DriverType]):
+    """``server`` decides, ``driver`` runs its flows, ``error_body`` words the bodies of its refusals."""
+
+    server: ResourceServer
+    driver: DriverType
+    error_body: ErrorBody | None = None
+
+    def answer(self, error: OAuthError | CannotDecide) -> Answer:
+        """The response to a request that is refused with ``error``, which is logged here, once."""
+        answer = self.server.answer(error)
+        if self.error_body is None:
+            return answer
+        try:
+            return answer.with_body(self.error_body(error))
+        except Exception as fault:
+            logger.error("error_body failed, its answer is left out: %s", type(fault).__qualname__)
+            return answer
+
+    def refusal(self, token: AccessToken | None, needed: Requirement) -> Answer | None:
+        """The response to a request whose ``token`` does not meet ``needed``; None where it does.
+
+        An anonymous request meets nothing: it is asked for credentials.
+        """
+        try:
+            if token is None:
+                raise NoCredentials()
+            needed.check(token)
+        except OAuthError as error:
+            return self.answer(error)
+        return None
+
+
+def without_a_gate() -> Answer:
+    """The response where a requirement is declared and no middleware is there to meet it."""
+    logger.error("requires() needs AccessTokenMiddleware around the application: every request is refused")
+    return render(InternalFault("no middleware"), realm="")
