@@ -56,7 +56,9 @@ class AccessTokenMiddleware:
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
-    ``error_body`` is given the error and makes the JSON of an error answer's body.  Paths are those of ``scope["path"]`` without its ``root_path``.
+    ``error_body`` is given the error and makes the JSON value of an error answer's body.
+
+    Paths are those of ``scope["path"]`` without its ``root_path``.
 
     The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
     """

@@ -31,7 +31,9 @@ class AccessTokenMiddleware:
     ``public`` lists paths that are open to everybody, exact or with a trailing ``/*``; credentials sent
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
-    ``error_body`` is given the error and makes the JSON of an error answer's body.  Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
+    ``error_body`` is given the error and makes the JSON value of an error answer's body.
+
+    Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
 
     The application finds the `AccessToken`, or None, at ``environ["ticketgate.access_token"]``.
     """

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, Asymmet
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+from joserfc.jwk import JWKRegistry
 
 from ticketgate.core.jwt import decode_base64url
 
@@ -92,8 +92,7 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     _is_public(jwk)
     _is_for_verifying(jwk)
     served = dict.fromkeys(map(operation, _algorithms(jwk, algorithms)))
-    key = _public_key(_material(jwk))
-    thumbprint, public = key.thumbprint(), key.public_key
+    thumbprint, public = _public_key(_material(jwk))
     return tuple(Key(kid, algorithm, thumbprint, _verifier(algorithm, public)) for algorithm in served)
 
 
@@ -180,14 +179,13 @@ def _bytes(jwk: Mapping[str, Any], name: str) -> bytes:
         raise UnusableKey(f"its {name} is not base64url") from error
 
 
-def _public_key(material: dict[str, str | list[str]]) -> RSAKey | ECKey | OKPKey:
+def _public_key(material: dict[str, str | list[str]]) -> tuple[str, Any]:
+    """The key's thumbprint (RFC 7638) and what verifies with it; made once, not while a request waits."""
     try:
         key = JWKRegistry.import_key(material)
+        return key.thumbprint(), key.public_key
     except ValueError as error:
         raise UnusableKey("it is not a point on its curve") from error
-    if not isinstance(key, RSAKey | ECKey | OKPKey):
-        raise UnusableKey("it is symmetric")
-    return key
 
 
 def _verifier(algorithm: str, public: Any) -> Verify:

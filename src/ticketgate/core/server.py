@@ -60,7 +60,7 @@ class ResourceServer:
         self.leeway = _leeway(leeway)
         self.clock = clock
         self._accepted_audiences = frozenset(self.audiences)
-        self._verified = TokenCache(token_cache)
+        self._verified = TokenCache(_cache_size(token_cache))
 
     def authenticate(self, request: ResourceRequest) -> Flow[AccessToken]:
         """The access token of ``request``, after every check that RFC 9068 §4 asks for.
@@ -144,6 +144,12 @@ def _issuers(issuers: Sequence[Issuer]) -> dict[str, Issuer]:
     if len(by_name) < len(issuers):
         raise ConfigurationError("an issuer is configured twice: pass one Issuer for each identifier")
     return by_name
+
+
+def _cache_size(tokens: int) -> int:
+    if type(tokens) is not int or tokens < 0:
+        raise ConfigurationError(f"token_cache={tokens!r} must be a number of tokens, 0 for none")
+    return tokens
 
 
 def _leeway(seconds: float) -> float:
