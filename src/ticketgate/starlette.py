@@ -10,7 +10,7 @@ leaves an endpoint becomes a 500 before an outer middleware sees it.
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -81,18 +81,25 @@ def _is_async(endpoint: Any) -> bool:
     )
 
 
-def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HTTPConnection | None:
-    return next((value for value in (*args, *kwargs.values()) if isinstance(value, HTTPConnection)), None)
+def _connection(args: tuple[Any, ...], kwargs: dict[str, Any]) -> "HTTPConnection[Any] | None":
+    for value in (*args, *kwargs.values()):
+        if _is_connection(value):
+            return value
+    return None
 
 
-def _refusal(connection: HTTPConnection | None, needed: Requirement) -> Answer | None:
+def _is_connection(value: Any) -> "TypeGuard[HTTPConnection[Any]]":
+    return isinstance(value, HTTPConnection)
+
+
+def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> Answer | None:
     gate: Gate[Driver] | None = connection.scope.get("ticketgate.gate") if connection else None
     if connection is None or gate is None:
         return without_a_gate()
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
-def _response(connection: HTTPConnection | None, answer: Answer) -> Response:
+def _response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:
     is_head = connection is not None and connection.scope.get("method") == "HEAD"
     response = Response(b"" if is_head else answer.body, answer.status)
     response.raw_headers = list(answer.headers)

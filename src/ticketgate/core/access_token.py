@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ticketgate.core.strict_json import FrozenDict
+from ticketgate.core.strict_json import FrozenDict, is_array, is_object
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,11 +21,11 @@ class AccessToken:
     claims: FrozenDict = field(repr=False)
     header: FrozenDict = field(repr=False)
     kind: Literal["jwt", "opaque"] = "jwt"
-    scopes: frozenset[str] = field(init=False)
-    """The scope values, each a whole string; empty where the token carries none (RFC 8693 §4.2)."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scopes", _words(self.claims.get("scope")))
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scope values, each a whole string; empty where the token carries none (RFC 8693 §4.2)."""
+        return _words(self.claims.get("scope"))
 
     @property
     def issuer(self) -> str:
@@ -94,7 +94,7 @@ class AccessToken:
     def amr(self) -> tuple[str, ...] | None:
         """By which methods the subject was authenticated: ``amr`` (RFC 8176)."""
         value = self.claims.get("amr")
-        return tuple(name for name in value if isinstance(name, str)) if isinstance(value, tuple) else None
+        return tuple(name for name in value if isinstance(name, str)) if is_array(value) else None
 
     @property
     def actor(self) -> FrozenDict | None:
@@ -114,11 +114,11 @@ def _words(scope: Any) -> frozenset[str]:
 
 def _values(claim: Any) -> Iterator[str]:
     """Strings, or SCIM objects whose ``value`` decides and never ``display`` (RFC 7643 §2.4)."""
-    for member in claim if isinstance(claim, tuple) else (claim,):
-        value = member.get("value") if isinstance(member, dict) else member
+    for member in claim if is_array(claim) else (claim,):
+        value = member.get("value") if is_object(member) else member
         if isinstance(value, str):
             yield value
 
 
 def _object(value: Any) -> FrozenDict | None:
-    return value if isinstance(value, FrozenDict) else None
+    return value if is_object(value) else None

@@ -6,7 +6,7 @@ RFC 9068 §2.2 and §4, RFC 7519 §4.1, RFC 8725 §3.9-3.12.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from ticketgate.core.strict_json import FrozenDict
+from ticketgate.core.strict_json import FrozenDict, is_array, is_object
 from ticketgate.errors import InvalidToken
 
 END_OF_YEAR_9999 = 253_402_300_799
@@ -41,7 +41,7 @@ def audience_includes_us(claims: FrozenDict, rules: Rules) -> None:
 
 
 def _any_member_in(aud: Any, audiences: frozenset[str]) -> bool:
-    if not isinstance(aud, tuple) or not all(isinstance(name, str) for name in aud):
+    if not is_array(aud) or not all(isinstance(name, str) for name in aud):
         return False
     return not audiences.isdisjoint(aud)
 
@@ -96,7 +96,7 @@ def _text(claims: FrozenDict, name: str) -> None:
 
 def confirmation_is_an_object(claims: FrozenDict, rules: Rules) -> None:
     """RFC 7800 §3.1: a ``cnf`` that cannot be read cannot be proven."""
-    if "cnf" in claims and not isinstance(claims["cnf"], dict):
+    if "cnf" in claims and not is_object(claims["cnf"]):
         raise InvalidToken("binding", expected="a cnf object", actual=claims["cnf"])
 
 

@@ -5,7 +5,7 @@ RFC 9110 §11.4 and §11.6.2, RFC 6750 §2.1.
 
 import re
 import string
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ticketgate.errors import InvalidRequest, NoCredentials
 
@@ -15,12 +15,14 @@ SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 JOINED_BEARER = re.compile(rb",[ \t]*bearer(?: |\Z)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """One set of credentials: the scheme in lower case, and the access token."""
 
     scheme: bytes
-    token: bytes = field(repr=False)
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"Credentials(scheme={self.scheme!r})"
 
 
 def parse_credentials(authorization: tuple[bytes, ...]) -> Credentials:

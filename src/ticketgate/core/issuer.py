@@ -93,7 +93,7 @@ class Issuer:
         held = self.held
         if held is None or now.monotonic >= held.dead_at:
             held = yield from self._first_keys(now, clock)
-        elif now.monotonic >= self.next_refresh:
+        elif now.monotonic >= held.refresh_at and now.monotonic >= self._backoff.retry_at:
             yield from behind((self, "refresh"), partial(self._refresh, clock))
         found = held.keys.candidates(header)
         if found or held.fetched_at >= now.monotonic or held.fresh_until == math.inf:

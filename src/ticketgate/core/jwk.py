@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from joserfc.jwk import JWKRegistry
 
 from ticketgate.core.jwt import decode_base64url
+from ticketgate.core.strict_json import is_array, is_object
 
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 RSA_BITS = range(2_048, 8_193)
@@ -84,7 +85,7 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
 
     A JWK that names its ``alg`` serves that one only; one without serves all that fit its type and curve.
     """
-    if not isinstance(jwk, dict):
+    if not is_object(jwk):
         raise UnusableKey("it is not an object")
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
@@ -108,7 +109,7 @@ def _is_for_verifying(jwk: Mapping[str, Any]) -> None:
     if jwk.get("use", "sig") != "sig":
         raise UnusableKey("its use is not sig")
     operations = jwk.get("key_ops", ("verify",))
-    if not isinstance(operations, tuple) or operations.count("verify") != 1:
+    if not is_array(operations) or operations.count("verify") != 1:
         raise UnusableKey("its key_ops do not include verify once")
 
 

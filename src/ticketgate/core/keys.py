@@ -25,13 +25,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ticketgate.core.jwk import Key, UnusableKey, import_key, operation
-from ticketgate.core.strict_json import parse_object
+from ticketgate.core.strict_json import is_array, is_object, parse_object
 from ticketgate.errors import ConfigurationError
 
 MAX_CANDIDATES = 4
 QUICK_LOOKS = 2
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
-MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,10})\"?", re.IGNORECASE)
+MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d+)\"?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def parse_jwk_set(raw: bytes, algorithms: tuple[str, ...], max_keys: int) -> Key
     Raises ValueError for what is no JWK Set, and for one without any usable key (RFC 7517 §5).
     """
     members = parse_object(raw).get("keys")
-    if not isinstance(members, tuple):
+    if not is_array(members):
         raise ValueError("there is no array of keys in it")
     keys: list[Key] = []
     dropped: list[str] = []
@@ -129,7 +129,7 @@ def parse_jwk_set(raw: bytes, algorithms: tuple[str, ...], max_keys: int) -> Key
 
 def _name(member: Any) -> str:
     """How the log names a key: its kid, cut to a sane length and escaped."""
-    kid = member.get("kid") if isinstance(member, dict) else None
+    kid = member.get("kid") if is_object(member) else None
     return ascii(kid)[:80] if kid is not None else "a key without kid"
 
 

@@ -9,10 +9,10 @@ to ask for, ``describe`` prints it.  RFC 6750 §3.1, RFC 9068 §3 and §4.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from operator import and_
 from typing import Any, Literal, NoReturn
 
 from ticketgate.core.access_token import AccessToken
+from ticketgate.core.strict_json import is_array
 from ticketgate.errors import AccessDenied, ConfigurationError, InsufficientScope
 
 SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
@@ -37,7 +37,7 @@ class Need:
                 return self.value in token.groups
             case "entitlement":
                 return self.value in token.entitlements
-            case "claim":
+            case _:
                 return _equals_or_contains(token.claims.get(self.name), self.value)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Need:
 
 
 def _equals_or_contains(claim: Any, value: Any) -> bool:
-    members = claim if isinstance(claim, tuple) else (claim,)
+    members = claim if is_array(claim) else (claim,)
     return any(type(member) is type(value) and member == value for member in members)
 
 
@@ -116,7 +116,7 @@ def all_of(requirements: Iterable[Requirement]) -> Requirement:
             raise ConfigurationError(
                 f"{requirement!r} is no requirement: write scope(...), role(...) or the like"
             )
-    return reduce(and_, given, ANY_TOKEN)
+    return reduce(Requirement.__and__, given, ANY_TOKEN)
 
 
 def _requirement(alternatives: Iterable[tuple[Need, ...]]) -> Requirement:

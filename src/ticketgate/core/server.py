@@ -13,10 +13,10 @@ from ticketgate.core.binding import check_binding
 from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock
-from ticketgate.core.credentials import check_characters, parse_credentials
+from ticketgate.core.credentials import Credentials, check_characters, parse_credentials
 from ticketgate.core.flow import Flow
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import check_header, read, verify_signature
+from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.token_cache import TokenCache
 from ticketgate.errors import (
@@ -74,8 +74,7 @@ class ResourceServer:
 
             token = self._verified.find(credentials.token, now)
             if token is None:
-                check_characters(credentials)
-                jwt = read(credentials.token)
+                jwt = _read(credentials)
 
                 issuer = self._issuer_named(jwt.claims.get("iss"))
                 check_header(jwt.header, issuer.token_types, issuer.algorithms)
@@ -108,6 +107,15 @@ class ResourceServer:
         if issuer is None:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
         return issuer
+
+
+def _read(credentials: Credentials) -> UnverifiedJWT:
+    """The token as a JWT.  One with characters that no token has is the fault of the request instead."""
+    try:
+        return read(credentials.token)
+    except InvalidToken:
+        check_characters(credentials)
+        raise
 
 
 def _log_refusal(error: OAuthError) -> None:

@@ -7,9 +7,11 @@ UTF-8 only, no duplicate names, no NaN or infinite numbers, no lone surrogates, 
 import json
 import math
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeGuard
 
 MAX_DEPTH = 64
+WHITESPACE = " \t\n\r"
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -52,10 +54,20 @@ def _refuse() -> NoReturn:
     raise TypeError("this dict is read-only; dict(it) makes a copy that can be changed")
 
 
+def is_array(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether ``value`` was a JSON array."""
+    return isinstance(value, tuple)
+
+
+def is_object(value: Any) -> TypeGuard[FrozenDict]:
+    """Whether ``value`` was a JSON object."""
+    return isinstance(value, FrozenDict)
+
+
 def parse_object(raw: bytes) -> FrozenDict:
     """The one JSON object that ``raw`` is.  Raises ValueError for everything else."""
-    value = _parse(raw)
-    if not isinstance(value, FrozenDict):
+    value: Any = _parse(raw)
+    if not is_object(value):
         raise ValueError("not a JSON object")
     return value
 
@@ -63,9 +75,20 @@ def parse_object(raw: bytes) -> FrozenDict:
 def _parse(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    value = DECODER.decode(raw.decode("utf-8"))
+    value = _scan(raw.decode("utf-8").strip(WHITESPACE))
     if b"\\u" in raw:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
+        _ = json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
+    return value
+
+
+def _scan(text: str) -> Any:
+    """The one JSON value that ``text`` is: what `JSONDecoder.decode` does, in half the time."""
+    try:
+        value, end = SCANNER(text, 0)
+    except StopIteration:
+        raise ValueError("no JSON value") from None
+    if end != len(text):
+        raise ValueError("something stands after the JSON value")
     return value
 
 
@@ -78,14 +101,21 @@ def _depth(raw: bytes) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> FrozenDict:
-    value = FrozenDict((name, _frozen(member)) for name, member in pairs)
+    value = FrozenDict(pairs)
     if len(value) != len(pairs):
         raise ValueError("a name is repeated")
+    for name, member in pairs:
+        if type(member) is list:
+            dict[str, Any].__setitem__(value, name, _frozen(member))
     return value
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if type(value) is list else value
+    return tuple(map(_frozen, value)) if _is_list(value) else value
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return type(value) is list
 
 
 def _finite(text: str) -> float:
@@ -100,3 +130,4 @@ def _no_constant(name: str) -> NoReturn:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
+SCANNER: Callable[[str, int], tuple[Any, int]] = vars(DECODER)["scan_once"]

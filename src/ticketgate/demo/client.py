@@ -5,6 +5,7 @@ RFC 6749 §4.4 (client credentials), with the demo's own parameters for roles, g
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -49,10 +50,9 @@ def fetch_token(issuer: str, wanted: TokenRequest) -> str:
             auth=(CLIENT_ID, CLIENT_SECRET),
             timeout=10,
         )
-        answer = response.json()
+        answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NoToken(f"No issuer answers at {issuer}: start one with `ticketgate demo`.") from error
-    if response.status_code != 200 or not isinstance(answer, dict) or "access_token" not in answer:
-        said = answer.get("error_description", "no access_token") if isinstance(answer, dict) else "no object"
-        raise NoToken(f"The issuer at {issuer} refused: {said}.")
+    if response.status_code != 200 or "access_token" not in answer:
+        raise NoToken(f"The issuer at {issuer} refused: {answer.get('error_description')}.")
     return str(answer["access_token"])

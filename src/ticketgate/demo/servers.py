@@ -4,7 +4,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ class Addresses(NamedTuple):
 
 
 @contextmanager
-def serving(port: int, issuer_port: int) -> Iterator[Addresses]:
+def serving(port: int, issuer_port: int) -> Generator[Addresses, None, None]:
     """The demo on these ports, 0 for any that is free.  Raises `CannotStart`."""
     with ExitStack() as open_until_the_end:
         api_socket = open_until_the_end.enter_context(_listen(port, "--port"))
@@ -54,7 +54,7 @@ def _address(listening: socket.socket) -> str:
 
 
 @contextmanager
-def _server(app: Any, listening: socket.socket) -> Iterator[None]:
+def _server(app: Any, listening: socket.socket) -> Generator[None, None, None]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -68,24 +68,24 @@ class Driver:
 
     async def _together(self, effect: Once) -> Any:
         """The result of the one run; whoever stops waiting leaves the others their run."""
-        begun = self._begin(effect)
-        return await asyncio.shield(begun) if isinstance(begun, asyncio.Task) else begun
+        task, result = self._begin(effect)
+        return result if task is None else await asyncio.shield(task)
 
-    def _begin(self, effect: Once) -> Any:
-        """The task that runs ``effect`` for everybody; the result itself where it had nothing to wait for."""
+    def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
+        """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
         loop = asyncio.get_running_loop()
         running = self._shared.setdefault(loop, {})
         if effect.name in running:
-            return running[effect.name]
+            return running[effect.name], None
         flow = effect.flow()
         try:
             first = next(flow)
         except StopIteration as done:
-            return done.value
+            return None, done.value
         task = loop.create_task(self._go_on(flow, first), context=Context())
         running[effect.name] = task
         task.add_done_callback(partial(_forget, running, effect.name))
-        return task
+        return task, None
 
     async def _fetch(self, request: HttpRequest) -> Reply:
         try:

@@ -152,7 +152,7 @@ class Line:
 
 
 def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
-    arguments = stream_arguments(request) | {"extensions": {"trace": line.trace}}
+    arguments: dict[str, Any] = stream_arguments(request) | {"extensions": {"trace": line.trace}}
     with client.stream(**arguments) as response:
         answer = Answer(response, request.max_bytes)
         for chunk in response.iter_raw():

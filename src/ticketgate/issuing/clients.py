@@ -73,9 +73,10 @@ def _from_form(parameters: Mapping[str, str]) -> Login:
 
 def _from_header(request: EndpointRequest, parameters: Mapping[str, str]) -> Login:
     """client_secret_basic, and nothing that contradicts it in the form (RFC 6749 §2.3)."""
-    if len(request.authorization) > 1 or "client_secret" in parameters:
+    first, *more = request.authorization
+    if more or "client_secret" in parameters:
         raise Refusal("invalid_request", "The client must authenticate by one method")
-    login = _basic(request.authorization[0])
+    login = _basic(first)
     if parameters.get("client_id", login.client_id) != login.client_id:
         raise Refusal("invalid_request", "client_id is not the client that authenticated")
     return login

@@ -1,0 +1,271 @@
+"""Whom we trust: where the keys come from, when they are asked for, and what strangers cannot cause."""
+
+import logging
+
+import pytest
+from flows import World, reply
+from tokens import API, ISSUER, Time, jwks, key, token
+
+from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.flow import HttpRequest
+from ticketgate.core.request import bearer_request
+from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
+
+RFC8414 = f"{ISSUER}/.well-known/oauth-authorization-server"
+OPENID = f"{ISSUER}/.well-known/openid-configuration"
+JWKS = f"{ISSUER}/keys"
+METADATA = {"issuer": ISSUER, "jwks_uri": JWKS}
+NEW = key("RS256", "new")
+FAR = 10**10
+
+
+class Gate:
+    """A resource server before an issuer in a small world."""
+
+    def __init__(self, pages=None, issuer=ISSUER, **options):
+        self.time = Time()
+        self.world = World({RFC8414: METADATA, JWKS: jwks(key())} if pages is None else pages)
+        self.issuer = Issuer(issuer, **options)
+        self.server = ResourceServer(API, self.issuer, clock=self.time.clock, token_cache=0)
+
+    def open(self, raw=None):
+        return self.world.run(self.server.authenticate(bearer_request(raw or token(exp=FAR))))
+
+    def asked(self):
+        """What was asked for since the last time."""
+        asked = self.world.asked
+        self.world.requests.clear()
+        return asked
+
+
+def test_nothing_is_asked_for_before_a_token_needs_it():
+    gate = Gate()
+    assert gate.asked() == []
+    gate.open()
+    assert gate.asked() == [RFC8414, JWKS]
+    gate.open()
+    assert gate.asked() == []
+
+
+def test_what_is_asked_for_is_bounded_and_says_what_it_wants():
+    gate = Gate(keys=KeyPolicy(timeout=3, max_bytes=1000))
+    gate.open()
+    accept = "application/jwk-set+json, application/json"
+    assert gate.world.requests[-1] == HttpRequest("GET", JWKS, {"Accept": accept}, 3, 1000)
+
+
+@pytest.mark.requirement("RFC8414-3-a", "RFC8414-3.3-a", "OIDCDISC-4-a")
+@pytest.mark.parametrize(
+    "first",
+    [None, reply({}, 404), reply(b"<html>"), reply([]), {}, METADATA | {"issuer": "https://other.example"},
+     METADATA | {"issuer": ISSUER + "/"}, METADATA | {"jwks_uri": "http://as.example/keys"},
+     METADATA | {"jwks_uri": None}, METADATA | {"jwks_uri": "//as.example"}, reply(METADATA, 302)],
+)  # fmt: skip
+def test_the_second_place_is_asked_where_the_first_has_nothing_good(first):
+    gate = Gate({RFC8414: first, OPENID: METADATA, JWKS: jwks(key())})
+    gate.open()
+    assert gate.asked() == [RFC8414, OPENID, JWKS]
+
+
+def test_a_known_address_needs_no_metadata():
+    gate = Gate({JWKS: jwks(key())}, jwks_uri=JWKS)
+    gate.open()
+    assert gate.asked() == [JWKS]
+
+
+def test_metadata_may_stand_elsewhere():
+    gate = Gate(
+        {"https://elsewhere.example/m": METADATA, JWKS: jwks(key())},
+        metadata_url="https://elsewhere.example/m",
+    )
+    gate.open()
+    assert gate.asked() == ["https://elsewhere.example/m", JWKS]
+
+
+def test_static_keys_need_no_network_ever():
+    gate = Gate({}, jwks=jwks(key()))
+    gate.open()
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        gate.open(token(signing=NEW))
+    gate.time.advance(10**6)
+    gate.open()
+    assert gate.asked() == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"opaque", token(iss="https://other.example"), token(head={"typ": "JWT"}), token(head={"alg": "HS256"}),
+     token(head={"crit": []}), token(aud="x"), token(exp=0), token(sub=None), b"a.b.c"],
+)  # fmt: skip
+def test_a_token_that_is_bad_anyway_causes_no_request(raw):
+    gate = Gate()
+    with pytest.raises(InvalidToken):
+        gate.open(raw)
+    assert gate.asked() == []
+
+
+def test_an_issuer_that_cannot_be_reached_is_not_the_tokens_fault(caplog):
+    gate = Gate({})
+    with pytest.raises(IssuerUnavailable) as down:
+        gate.open()
+    assert down.value.retry_after == 1
+    assert gate.asked() == [RFC8414, OPENID]
+    assert "nobody answers there" in caplog.text
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+    assert gate.asked() == []
+    gate.world.pages |= {RFC8414: METADATA, JWKS: jwks(key())}
+    gate.time.advance(0.6)
+    gate.open()
+    assert gate.asked() == [RFC8414, JWKS]
+
+
+def test_keys_are_refreshed_behind_the_back_of_requests():
+    gate = Gate()
+    gate.open()
+    gate.world.pages[JWKS] = jwks(key(), NEW)
+    gate.time.advance(0.72 * 600 - 1)
+    gate.open()
+    assert not gate.world.behind
+    gate.asked()
+    gate.time.advance(0.16 * 600 + 2)
+    gate.open()
+    assert gate.asked() == []
+    gate.world.catch_up()
+    assert gate.asked() == [JWKS]
+    gate.open(token(signing=NEW, exp=FAR))
+    assert gate.asked() == []
+
+
+def test_stale_keys_go_on_until_the_hard_limit():
+    gate = Gate(keys=KeyPolicy(stale_if_error=100))
+    gate.open()
+    gate.world.pages.clear()
+    gate.time.advance(699)
+    gate.open()
+    gate.world.catch_up()
+    gate.open()
+    gate.time.advance(1)
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+
+
+@pytest.mark.parametrize(
+    "useless", [{"keys": []}, {"keys": [{"kty": "oct", "k": "AA"}]}, b"<html>", reply({}, 500)]
+)
+def test_a_useless_answer_keeps_the_keys_there_are(useless):
+    gate = Gate()
+    gate.open()
+    gate.world.pages[JWKS] = useless
+    gate.time.advance(590)
+    gate.open()
+    gate.world.catch_up()
+    gate.open()
+
+
+def test_a_new_key_is_found_on_first_sight_and_an_old_one_forgotten():
+    gate = Gate()
+    gate.open()
+    gate.world.pages[JWKS] = jwks(NEW)
+    gate.asked()
+    gate.time.advance(1)
+    gate.open(token(signing=NEW))
+    assert gate.asked() == [JWKS]
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        gate.open()
+
+
+def test_strangers_cannot_make_us_ask_again_and_again():
+    gate = Gate()
+    gate.open()
+    gate.asked()
+    for number in range(200):
+        gate.time.advance(0.01)
+        with pytest.raises(InvalidToken, match="unknown_key"):
+            gate.open(token(head={"kid": f"stranger {number}"}))
+    assert gate.asked() == [JWKS, JWKS]
+
+
+def test_an_unknown_key_while_the_issuer_is_away_is_undecided():
+    gate = Gate()
+    gate.open()
+    gate.world.pages.clear()
+    gate.time.advance(1)
+    with pytest.raises(IssuerUnavailable):
+        gate.open(token(signing=NEW))
+    gate.open()
+
+
+def test_a_kid_with_other_material_replaces_the_old_key():
+    gate = Gate()
+    gate.open()
+    gate.world.pages[JWKS] = {"keys": [NEW.public_jwk() | {"kid": key().kid}]}
+    gate.time.advance(590)
+    gate.open()
+    gate.world.catch_up()
+    with pytest.raises(InvalidToken, match="signature"):
+        gate.open()
+    gate.open(token(signing=NEW, exp=FAR, head={"kid": key().kid}))
+
+
+def test_an_answer_that_is_older_than_what_we_hold_is_dropped():
+    gate = Gate()
+    late = gate.issuer._refresh(gate.time.clock)
+    next(late)
+    gate.time.advance(1)
+    gate.open(token())
+    held = gate.issuer.held
+    late.send(reply(METADATA))
+    with pytest.raises(StopIteration):
+        late.send(reply(jwks(NEW)))
+    assert gate.issuer.held is held
+
+
+def test_plain_http_is_for_loopback_unless_it_is_asked_for(caplog):
+    Issuer("http://127.0.0.1:9000")
+    Issuer("http://localhost")
+    assert caplog.text == ""
+    assert repr(Issuer("http://as.example", insecure_http=True)) == "Issuer('http://as.example')"
+    assert "insecure_http" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((None,), {}),
+        (("",), {}),
+        (("as.example",), {}),
+        (("https://",), {}),
+        (("https://as.example?x=1",), {}),
+        (("https://as.example#x",), {}),
+        (("https://user@as.example",), {}),
+        (("https://as.example:99999",), {}),
+        (("https://as exa.mple",), {}),
+        (("http://as.example",), {}),
+        (("http://127.0.0.1.example",), {}),
+        (("ftp://127.0.0.1",), {}),
+        ((ISSUER,), {"jwks_uri": "http://as.example/keys"}),
+        ((ISSUER,), {"metadata_url": "file:///etc/passwd"}),
+        ((ISSUER,), {"algorithms": "RS256"}),
+        ((ISSUER,), {"algorithms": []}),
+        ((ISSUER,), {"algorithms": ["none"]}),
+        ((ISSUER,), {"algorithms": ["HS256"]}),
+        ((ISSUER,), {"token_types": "at+jwt"}),
+        ((ISSUER,), {"token_types": []}),
+        ((ISSUER,), {"token_types": ["at+jwt;x"]}),
+        ((ISSUER,), {"jwks": {}}),
+        ((ISSUER,), {"jwks": {"keys": []}}),
+        ((ISSUER,), {"jwks": {"keys": [object()]}}),
+    ],
+)
+def test_what_cannot_work_or_is_not_safe_is_refused_at_once(arguments, options):
+    with pytest.raises(ConfigurationError):
+        Issuer(*arguments, **options)
+
+
+def test_dropped_keys_are_named_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    gate = Gate({JWKS: {"keys": [key().public_jwk(), {"kty": "oct", "kid": "mac"}]}}, jwks_uri=JWKS)
+    gate.open()
+    assert "'mac': it is symmetric" in caplog.text
+    assert caplog.text.count("holding 1 keys") == 1

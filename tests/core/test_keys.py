@@ -1,0 +1,169 @@
+"""Key sets, the choice of a key, and how long keys live."""
+
+import json
+import math
+
+import pytest
+from tokens import key
+
+from ticketgate import KeyPolicy
+from ticketgate.core.issuer import DEFAULT_ALGORITHMS
+from ticketgate.core.keys import Backoff, Budget, freshness_lifetime, hold, parse_jwk_set
+from ticketgate.errors import ConfigurationError
+
+FIRST, SECOND, EC = key().public_jwk(), key("RS256", "second").public_jwk(), key("ES256").public_jwk()
+
+
+def key_set(*members, max_keys=100):
+    return parse_jwk_set(json.dumps({"keys": members}).encode(), DEFAULT_ALGORITHMS, max_keys)
+
+
+def chosen(keys, alg, kid=None):
+    header = {"alg": alg} if kid is None else {"alg": alg, "kid": kid}
+    return [one.kid for one in keys.candidates(header)]
+
+
+@pytest.mark.requirement("RFC7517-5-a", "RFC7517-5-b")
+def test_members_that_cannot_be_used_are_dropped_and_named():
+    keys = key_set(FIRST, {"kty": "oct", "kid": "secret\n", "k": "AQAB"}, {"kty": "AKP"}, "text", EC)
+    assert [one.kid for one in keys.keys] == [FIRST["kid"], EC["kid"]]
+    assert keys.dropped == (
+        "'secret\\n': it is symmetric",
+        "a key without kid: its alg, kty and crv fit no accepted algorithm",
+        "a key without kid: it is not an object",
+    )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b"null", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [{"kty": "oct"}]}', b'{"keys": [1]}',
+     b'{"keys": [], "keys": []}', b"<html>"],
+)  # fmt: skip
+def test_what_is_no_usable_key_set_is_an_error(raw):
+    with pytest.raises(ValueError, match=r"."):
+        parse_jwk_set(raw, DEFAULT_ALGORITHMS, 100)
+
+
+def test_too_many_keys_are_cut_off():
+    keys = key_set(FIRST, SECOND, EC, max_keys=2)
+    assert len(keys.keys) == 2
+    assert keys.dropped == ("1 more: above max_keys=2",)
+
+
+@pytest.mark.parametrize(
+    ("members", "alg", "kid", "expected"),
+    [
+        ([FIRST, SECOND], "RS256", FIRST["kid"], [FIRST["kid"]]),
+        ([FIRST, SECOND], "RS256", "unknown", []),
+        ([FIRST, SECOND], "RS256", None, []),
+        ([FIRST, EC], "RS256", None, [FIRST["kid"]]),
+        ([FIRST, EC], "ES256", FIRST["kid"], []),
+        ([FIRST, SECOND | {"kid": FIRST["kid"]}], "RS256", FIRST["kid"], [FIRST["kid"]] * 2),
+        ([FIRST | {"kid": "same"}] * 9, "RS256", "same", ["same"] * 4),
+        ([FIRST | {"kid": ""}], "RS256", "", [""]),
+    ],
+)
+def test_the_choice_of_a_key(members, alg, kid, expected):
+    assert chosen(key_set(*members), alg, kid) == expected
+
+
+def test_a_key_without_a_name_serves_tokens_without_one():
+    nameless = {name: value for name, value in FIRST.items() if name != "kid"}
+    keys = key_set(nameless, EC)
+    assert chosen(keys, "RS256") == [None]
+    assert chosen(keys, "RS256", "x") == []
+
+
+def test_sets_are_compared_by_their_content():
+    assert key_set(FIRST, EC).same_as(key_set(EC, FIRST))
+    assert not key_set(FIRST).same_as(key_set(FIRST | {"kid": "other"}))
+    assert not key_set(FIRST).same_as(key_set(SECOND | {"kid": FIRST["kid"]}))
+    assert not key_set(FIRST).same_as(None)
+
+
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+LATER = "Wed, 21 Oct 2026 07:33:00 GMT"
+
+
+@pytest.mark.requirement("RFC9111-4.2.1-a", "RFC9111-5.3-a")
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 600),
+        ({"cache-control": "no-store"}, 600),
+        ({"cache-control": "no-cache, no-store"}, 600),
+        ({"cache-control": "public"}, 600),
+        ({"cache-control": "max-age=300"}, 300),
+        ({"cache-control": 'public,  MAX-AGE = "300"'}, 300),
+        ({"cache-control": "s-maxage=5, max-age=300"}, 300),
+        ({"cache-control": "max-age=300, no-store"}, 300),
+        ({"cache-control": "max-age=0"}, 60),
+        ({"cache-control": "max-age=9999999999"}, 86_400),
+        ({"cache-control": "max-age=" + "9" * 400}, 86_400),
+        ({"cache-control": "max-age=-5"}, 600),
+        ({"cache-control": "max-age=300", "age": "100"}, 200),
+        ({"cache-control": "max-age=300", "age": "1000"}, 60),
+        ({"cache-control": "max-age=300", "age": "soon"}, 300),
+        ({"age": "100"}, 600),
+        ({"expires": LATER, "date": DATE}, 300),
+        ({"expires": LATER, "date": DATE, "age": "60"}, 240),
+        ({"expires": LATER}, 600),
+        ({"expires": DATE, "date": LATER}, 60),
+        ({"expires": "0", "date": DATE}, 60),
+        ({"expires": LATER, "date": DATE, "cache-control": "max-age=120"}, 120),
+    ],
+)
+def test_how_long_an_answer_is_fresh(headers, seconds):
+    assert freshness_lifetime(headers, KeyPolicy()) == seconds
+
+
+def test_the_times_of_a_key_set():
+    held = hold(key_set(FIRST), {}, KeyPolicy(), now=1000, jitter=0)
+    assert (held.fetched_at, held.refresh_at, held.fresh_until, held.dead_at) == (1000, 1480, 1600, 5200)
+    early, late = (hold(key_set(FIRST), {}, KeyPolicy(), 0, jitter).refresh_at for jitter in (-1, 1))
+    assert (early, late) == pytest.approx((432, 528))
+
+
+def test_a_budget_allows_two_quick_looks_and_then_one_per_cooldown():
+    budget = Budget(30)
+    allowed = []
+    for now in (0, 0.1, 0.2, 15, 30.1, 30.2, 59, 61, 200, 201, 202):
+        after = budget.spend(now)
+        allowed.append(after is not None)
+        budget = after or budget
+    assert allowed == [True, True, False, False, True, False, False, True, True, True, False]
+
+
+def test_a_budget_without_a_cooldown_is_never_empty():
+    assert Budget(0).spend(0).spend(0).spend(0) is not None
+
+
+def test_the_back_off_doubles_up_to_half_a_minute():
+    backoff, delays = Backoff(), []
+    for _ in range(9):
+        backoff = backoff.after_failure(100, 0, "down")
+        delays.append(backoff.retry_at - 100)
+    assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert Backoff().seconds_left(5) == 1
+    assert backoff.seconds_left(100) == 30
+    assert backoff.seconds_left(100.5) == 30
+    assert backoff.seconds_left(500) == 1
+    assert math.isclose(Backoff().after_failure(0, 1, "").retry_at, 0.55)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"default_ttl": -1},
+        {"cooldown": -0.1},
+        {"min_ttl": 10, "max_ttl": 5},
+        {"refresh_ahead": 0},
+        {"refresh_ahead": 1.1},
+        {"timeout": 0},
+        {"max_bytes": 0},
+        {"max_keys": 0},
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match=f"KeyPolicy\\({next(iter(wrong))}"):
+        KeyPolicy(**wrong)
