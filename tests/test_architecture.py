@@ -20,13 +20,15 @@ import ticketgate
 (ROOT,) = map(Path, find_spec("ticketgate").submodule_search_locations)
 
 CORE, ERRORS, DRIVERS = "ticketgate.core", "ticketgate.errors", "ticketgate.drivers"
+EVENTS = "ticketgate.events"
 ASGI, WSGI, STARLETTE = "ticketgate.asgi", "ticketgate.wsgi", "ticketgate.starlette"
 HOST = {CORE, ERRORS, DRIVERS}
 EVERYTHING = None
 
 MAY_IMPORT: dict[str, set[str] | None] = {
     ERRORS: set(),
-    CORE: {ERRORS, "joserfc", "cachetools"},
+    EVENTS: set(),
+    CORE: {ERRORS, EVENTS, "joserfc", "cachetools"},
     DRIVERS: {CORE, ERRORS, "httpx", "anyio"},
     ASGI: HOST,
     WSGI: HOST,
@@ -52,7 +54,18 @@ WAITING = {"asyncio", "concurrent", "http", "multiprocessing", "queue", "select"
 WAITING |= {"socket", "socketserver", "ssl", "subprocess", "_thread"}
 
 PUBLIC = ["ResourceServer", "Issuer", "KeyPolicy", "ResourceRequest", "AccessToken", "Requirement"]
-PUBLIC += ["scope", "role", "group", "entitlement", "claim", "verify", "averify", "errors"]
+PUBLIC += [
+    "scope",
+    "role",
+    "group",
+    "entitlement",
+    "claim",
+    "verify",
+    "averify",
+    "warm_up",
+    "awarm_up",
+    "errors",
+]
 
 
 def module_name(path: Path) -> str:

@@ -11,12 +11,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from tokens import API, resource_server, token
+from table import DOWN, DOWN_JWKS
+from tokens import API, ISSUER, jwks, resource_server, token
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from ticketgate import scope
-from ticketgate.asgi import AccessTokenMiddleware
+from ticketgate import Issuer, ResourceServer, scope
+from ticketgate.asgi import AccessTokenMiddleware, readiness
 from ticketgate.drivers.aio import Driver
 from ticketgate.errors import ConfigurationError
 from ticketgate.starlette import requires
@@ -271,3 +272,18 @@ def test_it_stands_in_a_list_of_middleware():
     with serve_asgi(Starlette(routes=[Route("/", hello)], middleware=middleware)) as url:
         assert httpx.get(url, headers=BEARER).text == "alice"
         assert httpx.get(url).status_code == 401
+
+
+def test_readiness_is_what_the_issuers_say():
+    down = ResourceServer(API, Issuer(DOWN, jwks_uri=DOWN_JWKS))
+    both = ResourceServer(API, Issuer(DOWN, jwks_uri=DOWN_JWKS), Issuer(ISSUER, jwks=jwks()))
+    with serve_asgi(readiness(down)) as url:
+        response = httpx.get(url)
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    with serve_asgi(readiness(both)) as url:
+        response = httpx.get(url)
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ready",
+        "issuers": [{"issuer": DOWN, "state": "unavailable"}, {"issuer": ISSUER, "state": "fresh"}],
+    }

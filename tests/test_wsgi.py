@@ -3,12 +3,13 @@
 import httpx
 import pytest
 from servers import serve_wsgi
+from table import DOWN, DOWN_JWKS
 from test_asgi import problem
-from tokens import resource_server, token
+from tokens import API, ISSUER, jwks, resource_server, token
 
-from ticketgate import scope
+from ticketgate import Issuer, ResourceServer, scope
 from ticketgate.drivers.blocking import Driver
-from ticketgate.wsgi import AccessTokenMiddleware, requires
+from ticketgate.wsgi import AccessTokenMiddleware, readiness, requires
 
 BEARER = {"Authorization": f"Bearer {token(scope='read').decode()}"}
 
@@ -94,3 +95,18 @@ def test_a_driver_can_be_brought_along():
 
     call(guarded(driver=Counting()))
     assert Counting.runs == 1
+
+
+def test_readiness_is_what_the_issuers_say():
+    down = ResourceServer(API, Issuer(DOWN, jwks_uri=DOWN_JWKS))
+    both = ResourceServer(API, Issuer(DOWN, jwks_uri=DOWN_JWKS), Issuer(ISSUER, jwks=jwks()))
+    with serve_wsgi(readiness(down)) as url:
+        response = httpx.get(url)
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    with serve_wsgi(readiness(both)) as url:
+        response = httpx.get(url)
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ready",
+        "issuers": [{"issuer": DOWN, "state": "unavailable"}, {"issuer": ISSUER, "state": "fresh"}],
+    }

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ticketgate import errors
 from ticketgate.core.access_token import AccessToken
+from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.keys import KeyPolicy
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, claim, entitlement, group, role, scope
 from ticketgate.core.server import ResourceServer
 
 if TYPE_CHECKING:
-    from ticketgate.drivers.aio import averify
-    from ticketgate.drivers.blocking import verify
+    from ticketgate.drivers.aio import averify, awarm_up
+    from ticketgate.drivers.blocking import verify, warm_up
 
 __all__ = [
     "AccessToken",
@@ -31,6 +31,7 @@ __all__ = [
     "ResourceRequest",
     "ResourceServer",
     "averify",
+    "awarm_up",
     "claim",
     "entitlement",
     "errors",
@@ -38,9 +39,15 @@ __all__ = [
     "role",
     "scope",
     "verify",
+    "warm_up",
 ]
 
-WAITING = {"averify": "ticketgate.drivers.aio", "verify": "ticketgate.drivers.blocking"}
+WAITING = {
+    "averify": "ticketgate.drivers.aio",
+    "awarm_up": "ticketgate.drivers.aio",
+    "verify": "ticketgate.drivers.blocking",
+    "warm_up": "ticketgate.drivers.blocking",
+}
 
 
 def __getattr__(name: str) -> Any:

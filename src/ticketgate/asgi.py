@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate
+from ticketgate.core.health import readiness_answer
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
@@ -112,6 +113,28 @@ class AccessTokenMiddleware:
             if self._optional:
                 return None
             raise
+
+
+class Readiness:
+    """An ASGI application for readiness probes; made by `readiness`."""
+
+    def __init__(self, server: ResourceServer, driver: Driver) -> None:
+        self._server = server
+        self._driver = driver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._driver.run(self._server.warm_up())
+        await respond(readiness_answer(self._server.health()), scope, send)
+
+
+def readiness(server: ResourceServer, *, driver: Driver | None = None) -> Readiness:
+    """An endpoint that answers 200 while tokens can be judged and 503 while they cannot.
+
+    Each probe also tries to reach issuers that could not be reached, as often as their back-off allows.
+
+        Route("/ready", readiness(server))       # and public=["/ready"]
+    """
+    return Readiness(server, driver or default_driver())
 
 
 def _route_path(scope: Scope) -> str:

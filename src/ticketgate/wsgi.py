@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate, without_a_gate
+from ticketgate.core.health import readiness_answer
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
@@ -79,6 +80,20 @@ class AccessTokenMiddleware:
             if self._optional:
                 return None
             raise
+
+
+def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIApp:
+    """An endpoint that answers 200 while tokens can be judged and 503 while they cannot.
+
+    Each probe also tries to reach issuers that could not be reached, as often as their back-off allows.
+    """
+    runner = driver or default_driver()
+
+    def endpoint(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        runner.run(server.warm_up())
+        return respond(readiness_answer(server.health()), environ, start_response)
+
+    return endpoint
 
 
 def _path(environ: Environ) -> str:

@@ -9,7 +9,9 @@ from tokens import API, ISSUER, Time, jwks, key, token
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.flow import HttpRequest
 from ticketgate.core.request import bearer_request
+from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
+from ticketgate.events import CacheHit, KeyFetchFailed, KeysRefreshed, Refused
 
 RFC8414 = f"{ISSUER}/.well-known/oauth-authorization-server"
 OPENID = f"{ISSUER}/.well-known/openid-configuration"
@@ -22,11 +24,13 @@ FAR = 10**10
 class Gate:
     """A resource server before an issuer in a small world."""
 
-    def __init__(self, pages=None, issuer=ISSUER, **options):
+    def __init__(self, pages=None, issuer=ISSUER, on_event=None, token_cache=0, **options):
         self.time = Time()
         self.world = World({RFC8414: METADATA, JWKS: jwks(key())} if pages is None else pages)
         self.issuer = Issuer(issuer, **options)
-        self.server = ResourceServer(API, self.issuer, clock=self.time.clock, token_cache=0)
+        self.server = ResourceServer(
+            API, self.issuer, clock=self.time.clock, token_cache=token_cache, on_event=on_event
+        )
 
     def open(self, raw=None):
         return self.world.run(self.server.authenticate(bearer_request(raw or token(exp=FAR))))
@@ -210,15 +214,15 @@ def test_a_kid_with_other_material_replaces_the_old_key():
 
 def test_an_answer_that_is_older_than_what_we_hold_is_dropped():
     gate = Gate()
-    late = gate.issuer._refresh(gate.time.clock)
+    late = gate.issuer.keys._refresh(Surroundings(gate.time.clock))
     next(late)
     gate.time.advance(1)
     gate.open(token())
-    held = gate.issuer.held
+    held = gate.issuer.keys.held
     late.send(reply(METADATA))
     with pytest.raises(StopIteration):
         late.send(reply(jwks(NEW)))
-    assert gate.issuer.held is held
+    assert gate.issuer.keys.held is held
 
 
 def test_plain_http_is_for_loopback_unless_it_is_asked_for(caplog):
@@ -269,3 +273,206 @@ def test_dropped_keys_are_named_in_the_log(caplog):
     gate.open()
     assert "'mac': it is symmetric" in caplog.text
     assert caplog.text.count("holding 1 keys") == 1
+
+
+@pytest.mark.requirement("RFC9110-13.1.2-a")
+def test_an_issuer_that_says_nothing_changed_is_believed():
+    gate = Gate()
+    gate.world.pages[JWKS] = reply(jwks(key()), etag='"one"', cache_control="max-age=100")
+    gate.open()
+    held = gate.issuer.keys.held
+    gate.world.pages[JWKS] = reply(b"", 304, cache_control="max-age=200")
+    gate.time.advance(95)
+    gate.open()
+    gate.world.catch_up()
+    assert gate.world.requests[-1].headers["If-None-Match"] == '"one"'
+    renewed = gate.issuer.keys.held
+    assert renewed.keys is held.keys
+    assert (renewed.etag, renewed.fresh_until) == ('"one"', gate.time.monotonic + 200)
+
+
+def test_a_304_that_nobody_asked_for_is_a_failure():
+    gate = Gate({JWKS: reply(b"", 304)}, jwks_uri=JWKS)
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+
+
+@pytest.mark.parametrize("where", [RFC8414, JWKS])
+def test_an_issuer_that_asks_to_be_left_alone_is(where):
+    gate = Gate({RFC8414: METADATA, OPENID: reply({}, 429, retry_after="120"), JWKS: jwks(key())})
+    gate.world.pages[where] = reply({}, 429, retry_after="120")
+    with pytest.raises(IssuerUnavailable) as closed:
+        gate.open()
+    assert closed.value.retry_after == 120
+    gate.asked()
+    gate.time.advance(119)
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+    assert gate.asked() == []
+    gate.world.pages |= {RFC8414: METADATA, JWKS: jwks(key())}
+    gate.time.advance(2)
+    gate.open()
+
+
+def test_strangers_too_leave_it_alone():
+    gate = Gate()
+    gate.open()
+    gate.asked()
+    gate.world.pages[JWKS] = reply({}, 503, retry_after="60")
+    for seconds in (1, 1, 50):
+        gate.time.advance(seconds)
+        with pytest.raises(IssuerUnavailable):
+            gate.open(token(signing=NEW))
+    assert gate.asked() == [JWKS]
+
+
+def test_a_kid_that_was_asked_for_in_vain_is_remembered_for_a_cooldown():
+    gate = Gate(keys=KeyPolicy(cooldown=30))
+    gate.open()
+    gate.asked()
+    for _ in range(100):
+        gate.time.advance(0.1)
+        with pytest.raises(InvalidToken, match="unknown_key"):
+            gate.open(token(head={"kid": "confused"}))
+    assert gate.asked() == [JWKS]
+    gate.world.pages[JWKS] = jwks(key(), NEW)
+    gate.open(token(signing=NEW))
+    assert gate.asked() == [JWKS]
+
+
+def test_what_is_remembered_is_bounded():
+    gate = Gate(keys=KeyPolicy(cooldown=0))
+    gate.open()
+    for number in range(20):
+        gate.time.advance(0.1)
+        with pytest.raises(InvalidToken):
+            gate.open(token(head={"kid": f"{number}" * (300 if number % 2 else 1)}))
+    assert len(gate.issuer.keys._unknown) <= 1
+    gate.issuer.keys._unknown = {(str(number), "RS256"): 0 for number in range(1000)}
+    gate.issuer.keys._remember_unknown(("one more", "RS256"), 0)
+    assert len(gate.issuer.keys._unknown) == 1000
+
+
+def test_a_key_published_during_a_flood_works_within_one_cooldown():
+    gate = Gate(keys=KeyPolicy(cooldown=30))
+    gate.open()
+    accepted = None
+    for second in range(60):
+        gate.time.advance(1)
+        if second == 10:
+            gate.world.pages[JWKS] = jwks(key(), NEW)
+        for number in range(20):
+            with pytest.raises(InvalidToken):
+                gate.open(token(head={"kid": f"{second}/{number}"}))
+        if second > 10 and accepted is None:
+            try:
+                gate.open(token(signing=NEW))
+                accepted = second
+            except InvalidToken:
+                pass
+    assert accepted is not None
+    assert accepted <= 10 + 30
+    assert gate.asked().count(JWKS) <= 1 + 2 + 2
+
+
+def test_a_flood_cannot_hold_up_the_refresh():
+    gate = Gate()
+    gate.open()
+    for number in range(5):
+        with pytest.raises(InvalidToken):
+            gate.open(token(head={"kid": str(number)}, exp=FAR))
+        gate.time.advance(0.1)
+    gate.world.pages[JWKS] = jwks(NEW)
+    gate.time.advance(590)
+    gate.open()
+    gate.world.catch_up()
+    gate.open(token(signing=NEW, exp=FAR))
+
+
+def test_listeners_hear_of_everything():
+    heard = []
+    gate = Gate(on_event=heard.append, token_cache=10)
+    gate.open()
+    gate.open()
+    gate.world.pages[JWKS] = jwks(NEW)
+    gate.time.advance(590)
+    gate.open()
+    gate.world.catch_up()
+    gate.world.pages.clear()
+    gate.time.advance(590)
+    gate.open(token(signing=NEW, exp=FAR))
+    gate.world.catch_up()
+    gate.server.answer(InvalidToken("expired"))
+    gate.server.answer(IssuerUnavailable("down"))
+    assert heard == [
+        KeysRefreshed(ISSUER, (key().kid,), ()),
+        CacheHit(ISSUER),
+        KeysRefreshed(ISSUER, (NEW.kid,), (key().kid,)),
+        KeyFetchFailed(ISSUER, "nobody answers there"),
+        Refused(401, "expired"),
+        Refused(503, "unavailable"),
+    ]
+
+
+def test_a_listener_that_fails_changes_nothing(caplog):
+    gate = Gate(on_event=lambda event: 1 / 0)
+    assert gate.open().subject == "alice"
+    assert "on_event failed at KeysRefreshed: ZeroDivisionError" in caplog.text
+
+
+def test_health_tells_how_the_keys_are():
+    gate = Gate(keys=KeyPolicy(stale_if_error=100))
+    (health,) = gate.server.health()
+    assert (health.state, health.keys, health.age, health.next_refresh) == ("unavailable", (), None, 0)
+    gate.open()
+    gate.time.advance(100)
+    (health,) = gate.server.health()
+    assert (health.state, health.keys, health.age) == ("fresh", ((key().kid, "RS256"),), 100)
+    assert 332 <= health.next_refresh <= 428
+    assert health.last_error == ""
+    gate.world.pages.clear()
+    gate.time.advance(550)
+    gate.open()
+    gate.world.catch_up()
+    (health,) = gate.server.health()
+    assert (health.state, health.age) == ("stale", 650)
+    assert "nobody answers there" in health.last_error
+    gate.time.advance(50)
+    assert gate.server.health()[0].state == "unavailable"
+    assert gate.asked() == [RFC8414, JWKS, JWKS]
+
+
+def test_health_of_configured_keys():
+    gate = Gate({}, jwks=jwks(key()))
+    (health,) = gate.server.health()
+    assert (health.state, health.age, health.next_refresh) == ("fresh", None, None)
+
+
+def test_warming_up_fetches_the_keys():
+    gate = Gate()
+    gate.world.run(gate.server.warm_up())
+    assert gate.asked() == [RFC8414, JWKS]
+    gate.open()
+    gate.world.run(gate.server.warm_up())
+    assert gate.asked() == []
+
+
+def test_warming_up_in_vain_is_logged_or_raised(caplog):
+    gate = Gate({})
+    gate.world.run(gate.server.warm_up())
+    assert "not ready yet" in caplog.text
+    with pytest.raises(IssuerUnavailable):
+        gate.world.run(gate.server.warm_up(fail_fast=True))
+
+
+def test_the_log_tells_of_a_rotation_once_and_in_fields(caplog):
+    caplog.set_level(logging.INFO)
+    gate = Gate()
+    gate.open()
+    caplog.clear()
+    gate.world.pages[JWKS] = jwks(NEW)
+    gate.time.advance(590)
+    gate.open()
+    gate.world.catch_up()
+    (record,) = caplog.records
+    assert (record.issuer, record.added, record.removed) == (ISSUER, [NEW.kid], [key().kid])

@@ -7,8 +7,9 @@ import pytest
 from tokens import key
 
 from ticketgate import KeyPolicy
+from ticketgate.core.freshness import Age, Backoff, Budget, Held, freshness_lifetime, hold, retry_after
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
-from ticketgate.core.keys import Backoff, Budget, freshness_lifetime, hold, parse_jwk_set
+from ticketgate.core.keys import parse_jwk_set
 from ticketgate.errors import ConfigurationError
 
 FIRST, SECOND, EC = key().public_jwk(), key("RS256", "second").public_jwk(), key("ES256").public_jwk()
@@ -122,6 +123,42 @@ def test_the_times_of_a_key_set():
     assert (held.fetched_at, held.refresh_at, held.fresh_until, held.dead_at) == (1000, 1480, 1600, 5200)
     early, late = (hold(key_set(FIRST), {}, KeyPolicy(), 0, jitter).refresh_at for jitter in (-1, 1))
     assert (early, late) == pytest.approx((432, 528))
+
+
+@pytest.mark.parametrize(
+    ("now", "age"),
+    [
+        (0, Age.FRESH),
+        (79, Age.FRESH),
+        (80, Age.DUE),
+        (99, Age.DUE),
+        (100, Age.STALE),
+        (199, Age.STALE),
+        (200, Age.DEAD),
+    ],
+)
+def test_the_ages_of_a_key_set(now, age):
+    assert Held(key_set(FIRST), 0, 80, 100, 200).age(now) is age
+
+
+def test_configured_keys_never_age():
+    held = Held(key_set(FIRST))
+    assert (held.age(10**12), held.is_static) == (Age.FRESH, True)
+
+
+@pytest.mark.requirement("RFC9110-10.2.3-a")
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", 0), ("7", 7), (" 7 ", 7), ("0", 0), ("100000", 300), ("-5", 0), ("soon", 0), ("7.5", 0), ("\u0667", 0),
+     ("Fri, 15 Jan 2027 08:00:40 GMT", 40), ("Fri, 15 Jan 2027 07:00:00 GMT", 0), ("Sat, 16 Jan 2027 08:00:00 GMT", 300)],
+)  # fmt: skip
+def test_how_long_an_issuer_wants_to_be_left_alone(value, seconds):
+    assert retry_after({"retry-after": value}, wall=1_800_000_000) == seconds
+
+
+def test_a_retry_after_is_longer_than_the_back_off_or_does_not_matter():
+    assert Backoff().after_failure(0, 0, "", at_least=60).retry_at == 60
+    assert Backoff().after_failure(0, 0, "", at_least=0.1).retry_at == 0.5
 
 
 def test_a_budget_allows_two_quick_looks_and_then_one_per_cooldown():

@@ -120,12 +120,6 @@ def test_distinct_tokens_stay_within_bounds():
     assert cache.find(b"0", Now(NOW, 1000)) is None
 
 
-def test_nothing_is_kept_for_an_issuer_without_keys():
-    cache = TokenCache(10)
-    cache.keep(b"x", Gate().open(token()), Issuer(ISSUER), Now(NOW, 0), 0)
-    assert cache.find(b"x", Now(NOW, 0)) is None
-
-
 def test_many_threads_share_it():
     server = ResourceServer(API, Issuer(ISSUER, jwks=jwks()), clock=Time().clock, token_cache=8)
     tokens = [token(jti=str(number)) for number in range(40)]

@@ -42,8 +42,9 @@ def render(error: OAuthError | CannotDecide, realm: str) -> Answer:
     400, 401 and 403 carry one challenge (RFC 6750 §3); 503 carries Retry-After in seconds and none.
     """
     if isinstance(error, OAuthError):
-        return _answer(error.status, (b"www-authenticate", _challenge(error, realm).encode()), _body(error))
-    return _answer(error.status, (b"retry-after", b"%d" % error.retry_after), {})
+        challenge = (b"www-authenticate", _challenge(error, realm).encode())
+        return json_answer(error.status, _body(error), challenge)
+    return json_answer(error.status, {}, (b"retry-after", b"%d" % error.retry_after))
 
 
 def _challenge(error: OAuthError, realm: str) -> str:
@@ -62,10 +63,11 @@ def _body(error: OAuthError) -> dict[str, str]:
     return {"error": error.error, "error_description": error.description}
 
 
-def _answer(status: int, header: tuple[bytes, bytes], members: dict[str, str]) -> Answer:
+def json_answer(status: int, members: Any, *more: tuple[bytes, bytes]) -> Answer:
+    """A response with ``members`` as its JSON body, which no cache may keep."""
     body = json.dumps(members).encode()
     headers = (
-        header,
+        *more,
         (b"cache-control", b"no-store"),
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

@@ -4,7 +4,7 @@ A flow is a generator.  When it needs the world it yields an effect; a driver pe
 sends the answer back in, or throws the exception that came instead.  The same flow therefore runs on
 threads and on an event loop, no decision is written twice, and a test can play the driver by hand:
 
-    flow = issuer.keys_for(header, clock)
+    flow = server.authenticate(request)
     fetch = next(flow)              # Fetch(HttpRequest("GET", "https://as.example/jwks"))
     flow.send(Reply(200, {}, b'{"keys": []}'))
 
@@ -40,7 +40,14 @@ class Reply:
 
 
 class FetchFailed(Exception):
-    """No complete answer within the limits; the message says why, in words for the operator."""
+    """No answer that can be used; the message says why, in words for the operator.
+
+    ``reply`` is the answer that came, where a complete one did.
+    """
+
+    def __init__(self, message: str, reply: Reply | None = None) -> None:
+        super().__init__(message)
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ RFC 9068 §4, RFC 6750 §2.1 and §3, RFC 8725 §3.
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ticketgate.core.access_token import AccessToken
@@ -15,17 +15,21 @@ from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock
 from ticketgate.core.credentials import Credentials, check_characters, parse_credentials
 from ticketgate.core.flow import Flow
+from ticketgate.core.health import IssuerHealth
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
 from ticketgate.core.request import ResourceRequest
+from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.token_cache import TokenCache
 from ticketgate.errors import (
     CannotDecide,
     ConfigurationError,
     InternalFault,
     InvalidToken,
+    IssuerUnavailable,
     OAuthError,
 )
+from ticketgate.events import CacheHit, Event, Refused
 
 MAX_LEEWAY = 300
 MAX_LOGGED = 200
@@ -38,7 +42,8 @@ class ResourceServer:
 
     ``audience`` names us: a string, or several of which the first is the one we go by.  ``realm`` is
     shown in challenges and defaults to it.  ``leeway`` is how many seconds clocks may differ, 300 at
-    most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.
+    most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.  ``on_event`` is called
+    with what happens (see `ticketgate.events`).
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -52,13 +57,14 @@ class ResourceServer:
         realm: str | None = None,
         leeway: float = 30,
         token_cache: int = 10_000,
+        on_event: Callable[[Event], Any] | None = None,
         clock: Clock = Clock(),
     ) -> None:
         self.audiences = _audiences(audience)
         self.issuers = _issuers(issuers)
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
-        self.clock = clock
+        self._around = Surroundings(clock, on_event)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
 
@@ -69,7 +75,7 @@ class ResourceServer:
         at fault and `CannotDecide` where the issuer or we are; never anything else.
         """
         try:
-            now = self.clock.read()
+            now = self._around.clock.read()
             credentials = parse_credentials(request.authorization)
 
             token = self._verified.find(credentials.token, now)
@@ -81,10 +87,12 @@ class ResourceServer:
                 rules = Rules(now.wall, self.leeway, self._accepted_audiences)
                 check_claims(jwt.claims, rules, typed=issuer.typed)
 
-                keys = yield from issuer.keys_for(jwt.header, now, self.clock)
+                keys = yield from issuer.keys.find(jwt.header, now, self._around)
                 verify_signature(jwt, keys)
                 token = AccessToken(jwt.claims, jwt.header)
                 self._verified.keep(credentials.token, token, issuer, now, self.leeway)
+            elif self._around.on_event is not None:
+                self._around.tell(CacheHit(token.issuer))
 
             check_binding(token)
             return token
@@ -99,7 +107,26 @@ class ResourceServer:
             _log_refusal(error)
         else:
             logger.warning("cannot decide: %s", error)
+        self._around.tell(Refused(error.status, getattr(error, "reason", "unavailable")))
         return render(error, self.realm)
+
+    def warm_up(self, *, fail_fast: bool = False) -> Flow[None]:
+        """Have the keys of every issuer at hand; run by `ticketgate.warm_up`.
+
+        Raises `IssuerUnavailable` with ``fail_fast``; otherwise the log says which issuer cannot be reached.
+        """
+        for issuer in self.issuers.values():
+            try:
+                _ = yield from issuer.keys.ready(self._around.clock.read(), self._around)
+            except IssuerUnavailable as error:
+                if fail_fast:
+                    raise
+                logger.warning("not ready yet: %s", error)
+
+    def health(self) -> tuple[IssuerHealth, ...]:
+        """How each issuer is at this moment; nothing is fetched for it."""
+        now = self._around.clock.read()
+        return tuple(issuer.keys.health(now) for issuer in self.issuers.values())
 
     def _issuer_named(self, iss: Any) -> Issuer:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""

@@ -28,12 +28,10 @@ class Verified(NamedTuple):
 
     def still_holds(self, now: Now) -> bool:
         """Not past its end by either clock, and the issuer's keys are still the very ones."""
-        held = self.issuer.held
         return (
             now.wall < self.expires_at
             and now.monotonic < self.until
-            and held is not None
-            and held.keys is self.keys
+            and self.issuer.keys.held.keys is self.keys
         )
 
 
@@ -57,10 +55,9 @@ class TokenCache:
 
     def keep(self, raw: bytes, token: AccessToken, issuer: Issuer, now: Now, leeway: float) -> None:
         """Remember ``token`` for a minute, if it and the issuer's keys live that long."""
-        held = issuer.held
-        if self._entries is None or held is None:
+        if self._entries is None:
             return
-        until = min(now.monotonic + MAX_AGE, issuer.next_refresh)
-        entry = Verified(token, token.expires_at + leeway, until, issuer, held.keys)
+        until = min(now.monotonic + MAX_AGE, issuer.keys.next_refresh)
+        entry = Verified(token, token.expires_at + leeway, until, issuer, issuer.keys.held.keys)
         with self._lock:
             self._entries[hashlib.sha256(raw).digest()] = entry

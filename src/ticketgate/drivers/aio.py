@@ -127,6 +127,17 @@ async def averify(server: ResourceServer, token: str | bytes, *, driver: Driver 
     return await (driver or default_driver()).run(server.authenticate(bearer_request(token)))
 
 
+async def awarm_up(server: ResourceServer, fail_fast: bool = False, *, driver: Driver | None = None) -> None:
+    """Fetch what the first request would have to wait for: the keys of every issuer (RFC 8414 §3).
+
+    An issuer that cannot be reached is logged, and tried again by the requests that need it; with
+    ``fail_fast`` it raises `IssuerUnavailable`.
+
+        await awarm_up(server)
+    """
+    await (driver or default_driver()).run(server.warm_up(fail_fast=fail_fast))
+
+
 @cache
 def default_driver() -> Driver:
     """The driver of everybody who brings none; it keeps what belongs to one event loop apart from all others."""

@@ -1,0 +1,219 @@
+"""How long keys may be used, and when their issuer may be asked for them again.
+
+RFC 9111 §4.2 and §5 (freshness), RFC 5861 §4 (stale-if-error), RFC 9110 §10.2.3 (Retry-After).
+
+A set of keys lives through four ages.  It is *fresh* for a lifetime that the issuer's cache headers propose
+and `KeyPolicy` clamps.  At a fraction of that lifetime it is *due*: it goes on being used while one refresh
+runs behind everybody's back, so that no request ever waits for keys that are known.  Past its lifetime, where
+refreshing failed, it is *stale*, still good enough not to log everybody out because the issuer has the
+hiccups.  At its hard limit it is *dead*: a key that was withdrawn long ago must not open doors for ever, so
+nothing can be decided until the issuer answers, and that is a 503 and never a 401.
+
+    fetched ──────────── refresh_at ──── fresh_until ──────────────── dead_at
+            fresh                  due                stale                   dead
+
+Three things bound how often an issuer is asked, each by itself, so that none can use up what another needs:
+
+- the clock: a refresh, one at a time, and after a failure not before a `Backoff` is over;
+- strangers: tokens with key ids nobody has seen spend from a `Budget`, and an id that the issuer was asked
+  for in vain is remembered for a while, so that one confused client cannot spend it all;
+- the issuer itself: its Retry-After closes it to both.
+
+Everything here is a value and decides; waiting is done elsewhere, and a new state replaces the old by one
+assignment.  Ages are measured by the monotonic clock, so a corrected wall clock neither kills keys nor keeps
+them alive.
+"""
+
+import email.utils
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import NamedTuple
+
+from ticketgate.core.keys import KeySet
+from ticketgate.errors import ConfigurationError
+
+QUICK_LOOKS = 2
+FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
+LONGEST_RETRY_AFTER = 300.0
+MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d+)\"?", re.IGNORECASE)
+
+
+class Age(Enum):
+    """How old a set of keys is."""
+
+    FRESH = "fresh"
+    DUE = "due"
+    STALE = "stale"
+    DEAD = "dead"
+
+
+class Duty(NamedTuple):
+    """What follows from an age: whether requests get the keys, how one refresh runs, what health says."""
+
+    serve: bool
+    refresh: str
+    state: str
+
+
+DUTIES: dict[Age, Duty] = {
+    #                  the keys are used   a refresh runs     health
+    Age.FRESH: Duty(serve=True, refresh="not", state="fresh"),
+    Age.DUE: Duty(serve=True, refresh="behind", state="fresh"),
+    Age.STALE: Duty(serve=True, refresh="behind", state="stale"),
+    Age.DEAD: Duty(serve=False, refresh="awaited", state="unavailable"),
+}
+AGES = tuple(Age)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPolicy:
+    """How an issuer's keys are fetched and how long they are used; times in seconds, sizes in bytes.
+
+    The lifetime of a key set is the issuer's ``max-age``, or ``default_ttl`` without one, between
+    ``min_ttl`` and ``max_ttl``; it is refreshed behind the requests' backs at ``refresh_ahead`` of it,
+    and goes on being used for ``stale_if_error`` more while the issuer does not answer.  An unknown key
+    id asks the issuer twice at once, then once per ``cooldown``.  One fetch takes at most ``timeout``
+    and ``max_bytes``, and at most ``max_keys`` of its keys are kept.
+    """
+
+    default_ttl: float = 600
+    min_ttl: float = 60
+    max_ttl: float = 86_400
+    refresh_ahead: float = 0.8
+    stale_if_error: float = 3_600
+    cooldown: float = 30
+    timeout: float = 5
+    max_bytes: int = 524_288
+    max_keys: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("default_ttl", "min_ttl", "max_ttl", "stale_if_error", "cooldown"):
+            _require(getattr(self, name) >= 0, f"KeyPolicy({name}=...) must not be negative")
+        _require(self.min_ttl <= self.max_ttl, "KeyPolicy(min_ttl=...) must not be above max_ttl")
+        _require(0 < self.refresh_ahead <= 1, "KeyPolicy(refresh_ahead=...) must be above 0 and at most 1")
+        for name in ("timeout", "max_bytes", "max_keys"):
+            _require(getattr(self, name) > 0, f"KeyPolicy({name}=...) must be above 0")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ConfigurationError(otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed."""
+
+    keys: KeySet
+    fetched_at: float = -math.inf
+    refresh_at: float = math.inf
+    fresh_until: float = math.inf
+    dead_at: float = math.inf
+    etag: str = ""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the keys were configured and are never fetched."""
+        return self.refresh_at == math.inf
+
+    def age(self, now: float) -> Age:
+        """The age of the keys at ``now``."""
+        return AGES[bisect_right((self.refresh_at, self.fresh_until, self.dead_at), now)]
+
+
+NOTHING = Held(KeySet(()), refresh_at=-math.inf, fresh_until=-math.inf, dead_at=-math.inf)
+"""No keys were ever had: a set that was born dead."""
+
+
+def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float, jitter: float) -> Held:
+    """The key set of an answer asked for at ``now``, with its times; ``jitter`` is between -1 and 1.
+
+    Ten percent of jitter keep the workers of a service from refreshing at the same moment.
+    """
+    lifetime = freshness_lifetime(headers, policy)
+    ahead = min(1.0, policy.refresh_ahead * (1 + 0.1 * jitter))
+    return Held(
+        keys=keys,
+        fetched_at=now,
+        refresh_at=now + lifetime * ahead,
+        fresh_until=now + lifetime,
+        dead_at=now + lifetime + policy.stale_if_error,
+        etag=headers.get("etag", ""),
+    )
+
+
+def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
+    """How long an answer is fresh, in seconds (RFC 9111 §4.2.1), within the bounds of ``policy``.
+
+    ``no-store`` proposes nothing: a key set is kept in memory only, and asking for every request would
+    hurt the issuer more than it helps anybody.
+    """
+    lifetime = _proposed_lifetime(headers)
+    if lifetime is None:
+        lifetime = policy.default_ttl
+    elif age := re.fullmatch(r"\s*(\d{1,10})\s*", headers.get("age", "")):
+        lifetime -= int(age[1])
+    return min(max(lifetime, policy.min_ttl), policy.max_ttl)
+
+
+def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
+    control = headers.get("cache-control", "").lower()
+    if found := MAX_AGE.search(control):
+        return float(found[1])
+    if "no-store" in control or "expires" not in headers:
+        return None
+    expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
+    return 0 if expires is None else None if date is None else expires - date
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str], wall: float) -> float:
+    """How many seconds the issuer wants to be left alone (RFC 9110 §10.2.3): 0 to 300, whatever it says."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), LONGEST_RETRY_AFTER)
+    moment = _http_date(value)
+    return 0.0 if moment is None else min(max(moment - wall, 0.0), LONGEST_RETRY_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A token bucket for looks at the issuer that strangers cause: two quick ones, then one per cooldown."""
+
+    cooldown: float
+    looks: float = QUICK_LOOKS
+    counted_at: float = field(default=-math.inf)
+
+    def spend(self, now: float) -> "Budget | None":
+        """The budget after one look at ``now``, or None when none is left; a failed look counts too."""
+        gained = (now - self.counted_at) / self.cooldown if self.cooldown else math.inf
+        looks = min(float(QUICK_LOOKS), self.looks + gained)
+        return replace(self, looks=looks - 1, counted_at=now) if looks >= 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to leave an issuer alone after failures: from half a second, doubled, to half a minute."""
+
+    failures: int = 0
+    retry_at: float = -math.inf
+    last_error: str = ""
+
+    def after_failure(self, now: float, jitter: float, error: str, at_least: float = 0) -> "Backoff":
+        """The back-off after one more failure at ``now``; ``jitter`` is between -1 and 1, times in seconds."""
+        delay = min(LAST_BACKOFF, FIRST_BACKOFF * 2 ** min(self.failures, 10)) * (1 + 0.1 * jitter)
+        return Backoff(self.failures + 1, now + max(delay, at_least), error)
+
+    def seconds_left(self, now: float) -> int:
+        """Whole seconds until the next attempt, at least 1: a Retry-After (RFC 9110 §10.2.3)."""
+        return max(1, math.ceil(self.retry_at - now)) if self.failures else 1

@@ -1,0 +1,238 @@
+"""Where the keys of one issuer come from, and the keys that are held at this moment.
+
+RFC 8414 §3, RFC 7517 §5, RFC 9110 §13.1.2 (If-None-Match).  How long keys live is in `freshness`.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ticketgate.core.clock import Now
+from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, behind, fetch, once
+from ticketgate.core.freshness import DUTIES, NOTHING, Backoff, Budget, Held, KeyPolicy, hold, retry_after
+from ticketgate.core.health import IssuerHealth
+from ticketgate.core.jwk import Key
+from ticketgate.core.keys import KeySet, parse_jwk_set
+from ticketgate.core.metadata import Metadata, parse_metadata
+from ticketgate.core.surroundings import Surroundings
+from ticketgate.errors import IssuerUnavailable
+from ticketgate.events import KeyFetchFailed, KeysRefreshed
+
+ACCEPT_KEYS = "application/jwk-set+json, application/json"
+MAX_UNKNOWN = 1_000
+MAX_NAME = 200
+NOT_MODIFIED = 304
+
+logger = logging.getLogger("ticketgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where an issuer publishes its keys: at ``jwks_uri``, or where its metadata at one of these places says."""
+
+    issuer: str
+    jwks_uri: str | None = None
+    metadata_urls: tuple[str, ...] = ()
+    insecure_http: bool = False
+
+
+class KeySource:
+    """The keys of one issuer: ``held`` is replaced as a whole, by one assignment, and never changed."""
+
+    def __init__(
+        self,
+        whereabouts: Whereabouts,
+        algorithms: tuple[str, ...],
+        policy: KeyPolicy,
+        static: KeySet | None = None,
+    ) -> None:
+        self.held = NOTHING if static is None else Held(static)
+        self._whereabouts = whereabouts
+        self._algorithms = algorithms
+        self._policy = policy
+        self._metadata: Metadata | None = None
+        self._metadata_until = -math.inf
+        self._backoff = Backoff()
+        self._budget = Budget(policy.cooldown)
+        self._unknown: dict[tuple[str | None, str], float] = {}
+        self._look_failed = False
+        self._closed_until = -math.inf
+
+    @property
+    def next_refresh(self) -> float:
+        """When the keys are due next, in monotonic seconds; later while the issuer is left alone."""
+        return min(max(self.held.refresh_at, self._backoff.retry_at), self.held.dead_at)
+
+    def find(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
+        """The keys that may verify a token with this header; none when the issuer has no such key.
+
+        Raises `IssuerUnavailable` when that cannot be known.  Keys at hand never make anybody wait.
+        """
+        held = self.held
+        if now.monotonic >= held.refresh_at:
+            held = yield from self.ready(now, around)
+        found = held.keys.candidates(header)
+        if found or held.fetched_at >= now.monotonic or held.is_static:
+            return found
+        return (yield from self._look_again(header, now, around))
+
+    def ready(self, now: Now, around: Surroundings) -> Flow[Held]:
+        """The keys that may be used at ``now``, refreshed as their age demands.  Raises `IssuerUnavailable`."""
+        duty = DUTIES[self.held.age(now.monotonic)]
+        if duty.refresh != "not" and now.monotonic >= self._backoff.retry_at:
+            run = behind if duty.refresh == "behind" else once
+            yield from run((self, "refresh"), partial(self._refresh, around))
+        held = self.held
+        if not DUTIES[held.age(now.monotonic)].serve:
+            raise self._unavailable(self._backoff.seconds_left(now.monotonic))
+        return held
+
+    def health(self, now: Now) -> IssuerHealth:
+        """What an operator wants to know of these keys; nothing is fetched."""
+        held = self.held
+        fetched = held.fetched_at > -math.inf
+        return IssuerHealth(
+            issuer=self._whereabouts.issuer,
+            state=DUTIES[held.age(now.monotonic)].state,
+            keys=tuple((key.kid, key.algorithm) for key in held.keys.keys),
+            age=now.monotonic - held.fetched_at if fetched else None,
+            next_refresh=None if held.is_static else max(0.0, self.next_refresh - now.monotonic),
+            last_error=self._backoff.last_error,
+        )
+
+    def _look_again(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
+        """Ask for a key id nobody has seen; twice where the first answer was already under way."""
+        name = header.get("kid"), header["alg"]
+        if self._unknown.get(name, -math.inf) > now.monotonic:
+            return ()
+        for _ in range(2):
+            yield from once((self, "look"), partial(self._look, around))
+            found = self.held.keys.candidates(header)
+            if found:
+                return found
+            if self.held.fetched_at >= now.monotonic:
+                self._remember_unknown(name, now.monotonic)
+                return ()
+        if self._look_failed:
+            raise self._unavailable(max(1, math.ceil(self._policy.cooldown)))
+        return ()
+
+    def _remember_unknown(self, name: tuple[str | None, str], now: float) -> None:
+        if len(self._unknown) < MAX_UNKNOWN and len(name[0] or "") <= MAX_NAME:
+            self._unknown[name] = now + self._policy.cooldown
+
+    def _refresh(self, around: Surroundings) -> Flow[None]:
+        """One attempt to renew the keys, because of their age; never raises for the issuer's faults."""
+        started = around.clock.monotonic()
+        try:
+            self._accept((yield from self._fetch_keys(started)), started, around)
+        except (FetchFailed, ValueError) as error:
+            now = around.clock.monotonic()
+            wait = self._asked_to_wait(error, now, around)
+            self._backoff = self._backoff.after_failure(now, _jitter(), str(error), wait)
+            self._report("keys of %s could not be refreshed: %s", error, around)
+
+    def _look(self, around: Surroundings) -> Flow[None]:
+        """One attempt because of an unknown key id, as far as the budget goes; the metadata is not asked."""
+        started = around.clock.monotonic()
+        budget = self._budget.spend(started)
+        if budget is None or started < self._closed_until:
+            return
+        self._budget, self._look_failed = budget, False
+        try:
+            address = self._whereabouts.jwks_uri or (self._metadata.jwks_uri if self._metadata else "")
+            self._accept((yield from self._get_keys(address)), started, around)
+        except (FetchFailed, ValueError) as error:
+            self._look_failed = True
+            _ = self._asked_to_wait(error, started, around)
+            self._report("keys of %s could not be looked at again: %s", error, around)
+
+    def _asked_to_wait(self, error: Exception, now: float, around: Surroundings) -> float:
+        """The seconds for which the issuer closed itself by a Retry-After, 0 if it did not."""
+        reply = error.reply if isinstance(error, FetchFailed) else None
+        seconds = retry_after(reply.headers, around.clock.wall()) if reply else 0
+        self._closed_until = now + seconds
+        return seconds
+
+    def _fetch_keys(self, now: float) -> Flow[Reply]:
+        if self._whereabouts.jwks_uri:
+            return (yield from self._get_keys(self._whereabouts.jwks_uri))
+        metadata = self._metadata
+        if metadata is None or self._backoff.failures or now >= self._metadata_until:
+            metadata = yield from self._discover()
+            self._metadata, self._metadata_until = metadata, now + self._policy.max_ttl
+        return (yield from self._get_keys(metadata.jwks_uri))
+
+    def _discover(self) -> Flow[Metadata]:
+        """The issuer's metadata, from the first place that has it.  Raises `FetchFailed`."""
+        troubles: list[str] = []
+        reply: Reply | None = None
+        for url in self._whereabouts.metadata_urls:
+            try:
+                reply = yield from self._get(url, {"Accept": "application/json"})
+                where = self._whereabouts
+                return parse_metadata(reply.body, where.issuer, insecure_http=where.insecure_http)
+            except (FetchFailed, ValueError) as error:
+                troubles.append(f"{url}: {error}")
+                reply = error.reply if isinstance(error, FetchFailed) else None
+        raise FetchFailed("no metadata: " + "; ".join(troubles), reply)
+
+    def _get_keys(self, url: str) -> Flow[Reply]:
+        headers = {"Accept": ACCEPT_KEYS}
+        if self.held.etag:
+            headers["If-None-Match"] = self.held.etag
+        return (yield from self._get(url, headers))
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> Flow[Reply]:
+        policy = self._policy
+        reply = yield from fetch(HttpRequest("GET", url, headers, policy.timeout, policy.max_bytes))
+        if reply.status == 200 or (reply.status == NOT_MODIFIED and "If-None-Match" in headers):
+            return reply
+        raise FetchFailed(f"answered {reply.status}", reply)
+
+    def _accept(self, reply: Reply, started: float, around: Surroundings) -> None:
+        """Replace the whole key set by one assignment; keys that did not change stay the same object."""
+        held = self.held
+        if started < held.fetched_at:
+            return
+        keys, headers = held.keys, reply.headers
+        if reply.status == NOT_MODIFIED:
+            headers = {"etag": held.etag, **headers}
+        elif not (parsed := self._parse(reply)).same_as(held.keys):
+            keys = parsed
+            self._announce(keys, held.keys)
+        self.held = hold(keys, headers, self._policy, started, _jitter())
+        self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
+        added, removed = keys.names() - held.keys.names(), held.keys.names() - keys.names()
+        around.tell(KeysRefreshed(self._whereabouts.issuer, tuple(sorted(added)), tuple(sorted(removed))))
+
+    def _parse(self, reply: Reply) -> KeySet:
+        return parse_jwk_set(reply.body, self._algorithms, self._policy.max_keys)
+
+    def _announce(self, keys: KeySet, old: KeySet) -> None:
+        issuer = self._whereabouts.issuer
+        details = {
+            "issuer": issuer,
+            "added": sorted(keys.names() - old.names()),
+            "removed": sorted(old.names() - keys.names()),
+        }
+        logger.info("holding %d keys of %s", len(keys.keys), issuer, extra=details)
+        for dropped in keys.dropped:
+            logger.warning("a key of %s is not used: %s", issuer, dropped, extra={"issuer": issuer})
+
+    def _report(self, message: str, error: Exception, around: Surroundings) -> None:
+        issuer = self._whereabouts.issuer
+        logger.warning(message, issuer, error, extra={"issuer": issuer})
+        around.tell(KeyFetchFailed(issuer, str(error)))
+
+    def _unavailable(self, retry_after: int) -> IssuerUnavailable:
+        message = f"the keys of {self._whereabouts.issuer} cannot be had"
+        return IssuerUnavailable(message, retry_after=retry_after)
+
+
+def _jitter() -> float:
+    return random.uniform(-1, 1)
