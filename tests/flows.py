@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ticketgate.core.flow import Fetch, FetchFailed, Flow, HttpRequest, Once, Reply
+from ticketgate.core.flow import Call, Fetch, FetchFailed, Flow, HttpRequest, Once, Reply
 
 
 def reply(value: Any, status: int = 200, **headers: str) -> Reply:
@@ -52,6 +52,8 @@ class World:
                 return self._fetch(request)
             case Once(wait=True):
                 return self.run(effect.flow())
+            case Call(function, arguments):
+                return function(*arguments)
             case Once():
                 self.behind.append(effect)
                 return None

@@ -53,7 +53,15 @@ MODULE_MAY_ALSO_IMPORT = {
 WAITING = {"asyncio", "concurrent", "http", "multiprocessing", "queue", "select", "selectors", "signal"}
 WAITING |= {"socket", "socketserver", "ssl", "subprocess", "_thread"}
 
-PUBLIC = ["ResourceServer", "Issuer", "KeyPolicy", "ResourceRequest", "AccessToken", "Requirement"]
+PUBLIC = [
+    "BearerToken",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "Introspection",
+    "MutualTls",
+    "PrivateKeyJwt",
+]
+PUBLIC += ["ResourceServer", "Issuer", "KeyPolicy", "ResourceRequest", "AccessToken", "Requirement"]
 PUBLIC += [
     "scope",
     "role",

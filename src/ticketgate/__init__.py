@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from ticketgate import errors
 from ticketgate.core.access_token import AccessToken
+from ticketgate.core.client_auth import (
+    BearerToken,
+    ClientSecretBasic,
+    ClientSecretPost,
+    MutualTls,
+    PrivateKeyJwt,
+)
 from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.introspection import Introspection
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, claim, entitlement, group, role, scope
@@ -25,8 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessToken",
+    "BearerToken",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "Introspection",
     "Issuer",
     "KeyPolicy",
+    "MutualTls",
+    "PrivateKeyJwt",
     "Requirement",
     "ResourceRequest",
     "ResourceServer",

@@ -39,7 +39,7 @@ class Caller:
 
     @property
     def display_name(self) -> str:
-        return self.token.subject if self.token else ""
+        return (self.token.subject or self.token.client_id or "") if self.token else ""
 
     identity = display_name
 
@@ -105,14 +105,30 @@ class AccessTokenMiddleware:
         return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
 
     async def _authenticate(self, scope: Scope) -> AccessToken | None:
-        authorization = tuple(value for name, value in scope["headers"] if name == b"authorization")
-        request = ResourceRequest(scope.get("method", "GET"), authorization=authorization)
         try:
-            return await self._gate.driver.run(self.server.authenticate(request))
+            return await self._gate.driver.run(self.server.authenticate(_facts(scope)))
         except NoCredentials:
             if self._optional:
                 return None
             raise
+
+
+def _facts(scope: Scope) -> ResourceRequest:
+    authorization = tuple(value for name, value in scope["headers"] if name == b"authorization")
+    return ResourceRequest(scope.get("method", "GET"), authorization=authorization)
+
+
+async def confirm(scope: Scope, within: float) -> Answer | None:
+    """The refusal of a request whose token is not active any more; None where it is (RFC 7662 §2.2).
+
+    For what comes after the gate: an answer of the issuer that is at most ``within`` seconds old will do.
+    """
+    gate: Gate[Driver] = scope["ticketgate.gate"]
+    try:
+        await gate.driver.run(gate.server.confirm(_facts(scope), scope["ticketgate.access_token"], within))
+    except (OAuthError, CannotDecide) as error:
+        return gate.answer(error)
+    return None
 
 
 class Readiness:

@@ -80,7 +80,7 @@ class InvalidToken(OAuthError):
     """401: the access token was read, and it does not open this door.
 
     Reasons: ``malformed``, ``type``, ``algorithm``, ``critical``, ``issuer``, ``audience``, ``expired``,
-    ``not_yet_valid``, ``claim``, ``signature``, ``unknown_key``, ``binding``.
+    ``not_yet_valid``, ``claim``, ``signature``, ``unknown_key``, ``binding``, ``inactive``.
     """
 
     status = 401

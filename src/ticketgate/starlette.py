@@ -12,11 +12,12 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, TypeGuard, TypeVar, cast
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of
@@ -28,12 +29,13 @@ __all__ = ["AccessTokenMiddleware", "requires"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-def requires(*requirements: Requirement) -> Callable[[Endpoint], Endpoint]:
+def requires(*requirements: Requirement, fresh_within: float | None = None) -> Callable[[Endpoint], Endpoint]:
     """Guard an endpoint: all of ``requirements`` must be met, none of them means any valid token.
 
     For async and plain functions, methods of `HTTPEndpoint` and WebSocket endpoints; the connection is
     found among the arguments by what it is, whatever its name.  Without the middleware the answer is always
-    503, and the log says why.  Raises `ConfigurationError` for a class: decorate its methods.
+    503, and the log says why.  ``fresh_within`` has the issuer confirm the token anew where its last answer
+    is older than that many seconds (RFC 7662).  Raises `ConfigurationError` for a class: decorate its methods.
     """
     needed = all_of(requirements)
 
@@ -42,17 +44,28 @@ def requires(*requirements: Requirement) -> Callable[[Endpoint], Endpoint]:
             raise ConfigurationError(
                 f"requires() guards functions: decorate the methods of {endpoint.__name__}"
             )
-        guarded = _async_guard(endpoint, needed) if _is_async(endpoint) else _guard(endpoint, needed)
+        if _is_async(endpoint):
+            guarded = _async_guard(endpoint, needed, fresh_within)
+        elif fresh_within is not None:
+            guarded = wraps(endpoint)(
+                _async_guard(partial(run_in_threadpool, endpoint), needed, fresh_within)
+            )
+        else:
+            guarded = _guard(endpoint, needed)
         return cast(Endpoint, guarded)
 
     return decorate
 
 
-def _async_guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., Any]:
+def _async_guard(
+    endpoint: Callable[..., Any], needed: Requirement, fresh_within: float | None
+) -> Callable[..., Any]:
     @wraps(endpoint)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         connection = _connection(args, kwargs)
         refusal = _refusal(connection, needed)
+        if refusal is None and connection is not None and fresh_within is not None:
+            refusal = await confirm(connection.scope, fresh_within)
         if refusal is None:
             return await endpoint(*args, **kwargs)
         if isinstance(connection, WebSocket):

@@ -73,9 +73,8 @@ class AccessTokenMiddleware:
         )
 
     def _authenticate(self, environ: Environ) -> AccessToken | None:
-        request = ResourceRequest(environ["REQUEST_METHOD"], authorization=_authorization(environ))
         try:
-            return self._gate.driver.run(self.server.authenticate(request))
+            return self._gate.driver.run(self.server.authenticate(_facts(environ)))
         except NoCredentials:
             if self._optional:
                 return None
@@ -94,6 +93,10 @@ def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIAp
         return respond(readiness_answer(server.health()), environ, start_response)
 
     return endpoint
+
+
+def _facts(environ: Environ) -> ResourceRequest:
+    return ResourceRequest(environ["REQUEST_METHOD"], authorization=_authorization(environ))
 
 
 def _path(environ: Environ) -> str:
@@ -118,11 +121,14 @@ def respond(answer: Answer, environ: Environ, start_response: StartResponse) -> 
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
 
-def requires(*requirements: Requirement) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def requires(
+    *requirements: Requirement, fresh_within: float | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Guard a WSGI callable, or a method that is one: all of ``requirements`` must be met.
 
     Without arguments any valid token will do.  Works behind `AccessTokenMiddleware`; without it the answer
-    is always 503, and the log says why.
+    is always 503, and the log says why.  ``fresh_within`` has the issuer confirm the token anew where its last
+    answer is older than that many seconds (RFC 7662).
 
         @requires(scope("orders:read"))
         def orders(environ, start_response): ...
@@ -133,7 +139,7 @@ def requires(*requirements: Requirement) -> Callable[[Callable[..., Any]], Calla
         @wraps(app)
         def guarded(*args: Any) -> Any:
             environ, start_response = args[-2:]
-            refusal = _refusal(environ, needed)
+            refusal = _refusal(environ, needed, fresh_within)
             return app(*args) if refusal is None else respond(refusal, environ, start_response)
 
         return guarded
@@ -141,8 +147,16 @@ def requires(*requirements: Requirement) -> Callable[[Callable[..., Any]], Calla
     return decorate
 
 
-def _refusal(environ: Environ, needed: Requirement) -> Answer | None:
+def _refusal(environ: Environ, needed: Requirement, fresh_within: float | None) -> Answer | None:
     gate: Gate[Driver] | None = environ.get("ticketgate.gate")
     if gate is None:
         return without_a_gate()
-    return gate.refusal(environ["ticketgate.access_token"], needed)
+    token = environ["ticketgate.access_token"]
+    refusal = gate.refusal(token, needed)
+    if refusal is not None or fresh_within is None:
+        return refusal
+    try:
+        gate.driver.run(gate.server.confirm(_facts(environ), token, fresh_within))
+    except (OAuthError, CannotDecide) as error:
+        return gate.answer(error)
+    return None

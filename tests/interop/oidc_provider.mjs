@@ -13,6 +13,8 @@
 // Beside the standard endpoints:
 //   POST /id-token                 an ID token for the client, signed with the same keys
 //   POST /rotate?keep=1|0          new signing keys; the old ones stay published, or do not
+//   POST /outage?on=1|0            metadata and keys answer 503, or no longer
+//   GET  /hits                     how often each path was asked for
 import http from 'node:http';
 import * as jose from 'jose';
 import { Provider, errors } from 'oidc-provider';
@@ -110,9 +112,20 @@ server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', async () => {
   let keys = await newKeys();
   let provider = makeProvider(issuer, keys, resources);
 
+  const hits = {};
+  let outage = false;
   server.on('request', async (request, response) => {
     const { pathname, searchParams } = new URL(request.url, issuer);
-    if (pathname === '/id-token') {
+    hits[pathname] = (hits[pathname] ?? 0) + 1;
+    if (pathname === '/hits') {
+      answer(response, hits);
+    } else if (pathname === '/outage') {
+      outage = searchParams.get('on') === '1';
+      answer(response, { outage });
+    } else if (outage && (pathname.startsWith('/.well-known/') || pathname === '/jwks')) {
+      response.writeHead(503, { 'retry-after': '1' });
+      response.end();
+    } else if (pathname === '/id-token') {
       answer(response, { id_token: await idToken(provider) });
     } else if (pathname === '/rotate') {
       keys = [...await newKeys(), ...(searchParams.get('keep') === '1' ? keys : [])];

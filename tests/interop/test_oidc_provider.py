@@ -150,6 +150,44 @@ def test_new_keys_are_learned_and_withdrawn_keys_forgotten(fresh_api, fresh_oidc
     assert [get(fresh_api, "/orders", token).status_code for token in (newest, old)] == [200, 401]
 
 
+def hits(issuer):
+    return httpx.get(f"{issuer}/hits").json()
+
+
+@pytest.mark.requirement("DRV-jwks-a", "DRV-jwks-b")
+def test_the_issuer_is_asked_once_for_metadata_and_as_often_as_keys_change(fresh_api, fresh_oidc_provider):
+    for _ in range(10):
+        assert get(fresh_api, "/orders", obtain(fresh_oidc_provider)).status_code == 200
+    first = hits(fresh_oidc_provider)
+    assert first["/jwks"] == 1
+    httpx.post(f"{fresh_oidc_provider}/rotate", params={"keep": 1}).raise_for_status()
+    for _ in range(10):
+        assert get(fresh_api, "/orders", obtain(fresh_oidc_provider)).status_code == 200
+    second = hits(fresh_oidc_provider)
+    assert second["/jwks"] == 2
+    for place in (path for path in second if path.startswith("/.well-known/")):
+        assert second[place] == first[place] == 1
+
+
+@pytest.mark.requirement("DRV-jwks-c")
+def test_an_outage_is_noticed_by_nobody_who_has_a_known_key(fresh_api, fresh_oidc_provider):
+    known = obtain(fresh_oidc_provider)
+    httpx.post(f"{fresh_oidc_provider}/outage", params={"on": 1}).raise_for_status()
+    response = get(fresh_api, "/orders", known)
+    assert (response.status_code, "WWW-Authenticate" in response.headers) == (503, False)
+    assert int(response.headers["Retry-After"]) >= 1
+    httpx.post(f"{fresh_oidc_provider}/outage", params={"on": 0}).raise_for_status()
+    time.sleep(1.1)
+    assert get(fresh_api, "/orders", known).status_code == 200
+
+    httpx.post(f"{fresh_oidc_provider}/outage", params={"on": 1}).raise_for_status()
+    newer = obtain(fresh_oidc_provider)
+    assert [get(fresh_api, "/orders", token).status_code for token in (known, newer)] == [200, 200]
+    httpx.post(f"{fresh_oidc_provider}/rotate", params={"keep": 1}).raise_for_status()
+    assert get(fresh_api, "/orders", obtain(fresh_oidc_provider)).status_code == 503
+    assert get(fresh_api, "/orders", known).status_code == 200
+
+
 @pytest.mark.requirement("RFC6750-3.1-i", "RFC6750-3-a")
 def test_without_a_token_nothing_opens_but_what_is_public(api):
     response = get(api, "/orders")

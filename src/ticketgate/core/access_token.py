@@ -21,6 +21,8 @@ class AccessToken:
     claims: FrozenDict = field(repr=False)
     header: FrozenDict = field(repr=False)
     kind: Literal["jwt", "opaque"] = "jwt"
+    phantom: str | None = field(default=None, repr=False)
+    """The signed JWT that the issuer gave for an opaque token, to be passed on inside one's own walls only."""
 
     @property
     def scopes(self) -> frozenset[str]:
@@ -33,35 +35,35 @@ class AccessToken:
         return str(self.claims["iss"])
 
     @property
-    def subject(self) -> str:
-        """Whom the token speaks for: ``sub``; unique within the issuer only."""
-        return str(self.claims["sub"])
+    def subject(self) -> str | None:
+        """Whom the token speaks for: ``sub``, unique within the issuer; None for some opaque tokens of clients."""
+        return _text(self.claims.get("sub"))
 
     @property
     def audience(self) -> tuple[str, ...]:
         """All resources the token was issued for: ``aud``."""
-        aud = self.claims["aud"]
+        aud = self.claims.get("aud", ())
         return (aud,) if isinstance(aud, str) else aud
 
     @property
-    def client_id(self) -> str:
-        """The client that asked for the token: ``client_id``."""
-        return str(self.claims["client_id"])
+    def client_id(self) -> str | None:
+        """The client that asked for the token: ``client_id``; an opaque token may not tell."""
+        return _text(self.claims.get("client_id"))
 
     @property
-    def expires_at(self) -> float:
-        """When the token ends, in seconds since the epoch: ``exp``."""
-        return float(self.claims["exp"])
+    def expires_at(self) -> float | None:
+        """When the token ends, in seconds since the epoch: ``exp``; an opaque token may not tell."""
+        return _seconds(self.claims.get("exp"))
 
     @property
-    def issued_at(self) -> float:
-        """When the token was made, in seconds since the epoch: ``iat``."""
-        return float(self.claims["iat"])
+    def issued_at(self) -> float | None:
+        """When the token was made, in seconds since the epoch: ``iat``; an opaque token may not tell."""
+        return _seconds(self.claims.get("iat"))
 
     @property
-    def token_id(self) -> str:
-        """The token's name, unique within the issuer: ``jti``."""
-        return str(self.claims["jti"])
+    def token_id(self) -> str | None:
+        """The token's name, unique within the issuer: ``jti``; an opaque token may not tell."""
+        return _text(self.claims.get("jti"))
 
     @property
     def groups(self) -> frozenset[str]:
@@ -81,14 +83,12 @@ class AccessToken:
     @property
     def authentication_time(self) -> float | None:
         """When the subject last logged in, in seconds since the epoch: ``auth_time``."""
-        value = self.claims.get("auth_time")
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _seconds(self.claims.get("auth_time"))
 
     @property
     def acr(self) -> str | None:
         """How strongly the subject was authenticated: ``acr``."""
-        value = self.claims.get("acr")
-        return value if isinstance(value, str) else None
+        return _text(self.claims.get("acr"))
 
     @property
     def amr(self) -> tuple[str, ...] | None:
@@ -118,6 +118,14 @@ def _values(claim: Any) -> Iterator[str]:
         value = member.get("value") if is_object(member) else member
         if isinstance(value, str):
             yield value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _object(value: Any) -> FrozenDict | None:

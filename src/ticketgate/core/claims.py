@@ -32,6 +32,44 @@ def check_claims(claims: FrozenDict, rules: Rules, *, typed: bool = True) -> Non
         check(claims, rules)
 
 
+def check_introspected(
+    claims: FrozenDict, rules: Rules, issuer: str, *, accept_missing_audience: bool = False
+) -> None:
+    """Every rule for what an active answer says of a token (RFC 7662 §2.2): members may be left out there.
+
+    Raises `InvalidToken` for the first rule that is broken.
+    """
+    if claims["iss"] != issuer:
+        raise InvalidToken("issuer", expected=issuer, actual=claims["iss"])
+    if "aud" in claims or not accept_missing_audience:
+        audience_includes_us(claims, rules)
+    if "exp" in claims:
+        expires_in_the_future(claims, rules)
+    is_valid_already(claims, rules)
+    if "iat" in claims:
+        was_issued_in_the_past(claims, rules)
+    somebody_is_named(claims)
+    is_an_access_token(claims)
+    confirmation_is_an_object(claims, rules)
+
+
+def somebody_is_named(claims: FrozenDict) -> None:
+    """RFC 7662 §2.2: ``sub`` and ``client_id`` are optional; a token of nobody at all opens nothing."""
+    named = [name for name in ("sub", "client_id") if claims.get(name) is not None]
+    if not named:
+        raise _claim("sub", "sub or client_id", None)
+    for name in named:
+        _text(claims, name)
+
+
+def is_an_access_token(claims: FrozenDict) -> None:
+    """RFC 7662 §2.2: an answer about a refresh token or an ID token opens nothing; ``Bearer`` in any case."""
+    token_type = claims.get("token_type", "Bearer")
+    if not isinstance(token_type, str) or token_type.lower() not in {"bearer", "access_token"}:
+        raise InvalidToken("type", expected="Bearer", actual=token_type)
+    is_no_other_kind_of_token(claims)
+
+
 def audience_includes_us(claims: FrozenDict, rules: Rules) -> None:
     """RFC 9068 §4: ``aud`` is a string or an array of strings, and one of them names us exactly."""
     aud = claims.get("aud")
@@ -106,7 +144,7 @@ OTHER_KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def is_no_other_kind_of_token(claims: FrozenDict, rules: Rules) -> None:
+def is_no_other_kind_of_token(claims: FrozenDict, rules: Rules | None = None) -> None:
     """RFC 8725 §3.12: where ``typ`` does not say what a token is for, its claims must not say otherwise."""
     for kind, marks in OTHER_KINDS.items():
         if not claims.keys().isdisjoint(marks):

@@ -20,14 +20,38 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """Exchanges of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait."""
+
+    name: Hashable
+    width: int
+    queue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A client certificate: the paths of two PEM files."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What to send out: a total time in seconds and a body size in bytes bound the whole exchange."""
+    """What to send out: a total time in seconds and an answer's size in bytes bound the whole exchange.
+
+    ``keep_alive`` keeps the connection for the next one; secrets may be in headers and body, so neither is shown.
+    """
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     timeout: float = 5
     max_bytes: int = 524_288
+    body: bytes | None = field(default=None, repr=False)
+    lane: Lane | None = None
+    certificate: Certificate | None = None
+    keep_alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +93,15 @@ class Once:
     wait: bool = True
 
 
-Effect: TypeAlias = Fetch | Once
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Ask a function that the user gave us; the answer is its result, awaited where that is possible."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+Effect: TypeAlias = Fetch | Once | Call
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -81,6 +113,11 @@ def fetch(request: HttpRequest) -> Flow[Reply]:
 def once(name: Hashable, flow: Callable[[], Flow[T]]) -> Flow[T]:
     """The result of ``flow``, shared with everybody who asks under ``name`` while it runs."""
     return cast(T, (yield Once(name, flow)))
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:
+    """The result of a function that the user gave us."""
+    return (yield Call(function, arguments))
 
 
 def behind(name: Hashable, flow: Callable[[], Flow[object]]) -> Flow[None]:

@@ -6,16 +6,20 @@ RFC 9068 §4, RFC 8414 §3, RFC 8725 §3.1 and §3.8.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.jwk import ALGORITHMS
 from ticketgate.core.jwt import media_type
-from ticketgate.core.key_source import KeySource, Whereabouts
+from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import KeySet, parse_jwk_set
 from ticketgate.core.metadata import metadata_urls
-from ticketgate.core.web_address import is_safe, split
+from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
+from ticketgate.core.web_address import split
 from ticketgate.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ticketgate.core.introspection import Introspection
 
 DEFAULT_ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519")
 
@@ -30,7 +34,7 @@ class Issuer:
     ``metadata_url`` or at the well-known places.  Nothing is fetched before the first token needs a key.
 
     ``algorithms`` is the allowlist for signatures, ``token_types`` the accepted ``typ`` headers, ``keys``
-    how keys are fetched and kept.  ``insecure_http`` allows plain http to hosts other than loopback.
+    how keys are fetched and kept, ``introspection`` how it is asked about tokens that are no JWT.  ``insecure_http`` allows plain http to hosts other than loopback.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -47,6 +51,7 @@ class Issuer:
         metadata_url: str | None = None,
         algorithms: Sequence[str] = DEFAULT_ALGORITHMS,
         token_types: Sequence[str] = ("at+jwt",),
+        introspection: "Introspection | None" = None,
         keys: KeyPolicy = KeyPolicy(),
         insecure_http: bool = False,
     ) -> None:
@@ -54,10 +59,13 @@ class Issuer:
         self.algorithms = _algorithms(algorithms)
         self.token_types = _token_types(token_types)
         static = None if jwks is None else _static_keys(jwks, self.algorithms, keys.max_keys)
-        jwks_uri = _address("jwks_uri", jwks_uri, insecure_http)
-        places = _metadata_urls(issuer, _address("metadata_url", metadata_url, insecure_http))
-        whereabouts = Whereabouts(issuer, jwks_uri, places, insecure_http)
-        self.keys = KeySource(whereabouts, self.algorithms, keys, static)
+        jwks_uri = checked_address("jwks_uri", jwks_uri, insecure_http=insecure_http)
+        place = checked_address("metadata_url", metadata_url, insecure_http=insecure_http)
+        places = (place,) if place else metadata_urls(issuer)
+        self.insecure_http = insecure_http
+        self.introspection = introspection
+        self.metadata = MetadataSource(Whereabouts(issuer, jwks_uri, places, insecure_http), keys)
+        self.keys = KeySource(self.metadata, self.algorithms, keys, static)
         if insecure_http:
             logger.warning("insecure_http: %s and its keys may be changed on the way", issuer)
 
@@ -76,19 +84,7 @@ def _identifier(issuer: str, insecure_http: bool) -> str:
         raise ConfigurationError(
             f'{issuer!r} is no issuer: write an https URL like Issuer("https://as.example")'
         )
-    return _address("issuer", issuer, insecure_http) or ""
-
-
-def _address(name: str, url: str | None, insecure_http: bool) -> str | None:
-    if url is not None and not is_safe(url, insecure_http=insecure_http):
-        raise ConfigurationError(
-            f"{name} {url!r} is no https URL: plain http is for loopback only, or write insecure_http=True"
-        )
-    return url
-
-
-def _metadata_urls(issuer: str, configured: str | None) -> tuple[str, ...]:
-    return (configured,) if configured else metadata_urls(issuer)
+    return checked_address("issuer", issuer, insecure_http=insecure_http) or ""
 
 
 def _algorithms(names: Sequence[str]) -> tuple[str, ...]:

@@ -61,6 +61,20 @@ def read(token: bytes) -> UnverifiedJWT:
         raise _malformed("base64url of JSON objects") from error
 
 
+def looks_like_a_jwt(token: bytes) -> bool:
+    """Whether the token wants to be a JWT, or one that is encrypted: then nobody else is asked what it is.
+
+    Three or five parts, of which the first is a JSON object with ``alg`` (RFC 7516 §9).
+    """
+    first, *others = token.split(b".", 5)
+    if len(others) not in {2, 4}:
+        return False
+    try:
+        return "alg" in parse_object(decode_base64url(first))
+    except (ValueError, RecursionError):
+        return False
+
+
 @lru_cache(maxsize=256)
 def _read_header(segment: bytes) -> FrozenDict:
     """The JOSE header; tokens of one key share its very bytes, so few are ever parsed."""

@@ -7,17 +7,16 @@ import logging
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, behind, fetch, once
+from ticketgate.core.flow import FetchFailed, Flow, Reply, behind, once
 from ticketgate.core.freshness import DUTIES, NOTHING, Backoff, Budget, Held, KeyPolicy, hold, retry_after
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.jwk import Key
 from ticketgate.core.keys import KeySet, parse_jwk_set
-from ticketgate.core.metadata import Metadata, parse_metadata
+from ticketgate.core.metadata_source import MetadataSource, get
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import IssuerUnavailable
 from ticketgate.events import KeyFetchFailed, KeysRefreshed
@@ -30,36 +29,26 @@ NOT_MODIFIED = 304
 logger = logging.getLogger("ticketgate")
 
 
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where an issuer publishes its keys: at ``jwks_uri``, or where its metadata at one of these places says."""
-
-    issuer: str
-    jwks_uri: str | None = None
-    metadata_urls: tuple[str, ...] = ()
-    insecure_http: bool = False
-
-
 class KeySource:
     """The keys of one issuer: ``held`` is replaced as a whole, by one assignment, and never changed."""
 
     def __init__(
         self,
-        whereabouts: Whereabouts,
+        metadata: MetadataSource,
         algorithms: tuple[str, ...],
         policy: KeyPolicy,
         static: KeySet | None = None,
     ) -> None:
         self.held = NOTHING if static is None else Held(static)
-        self._whereabouts = whereabouts
+        self._issuer = metadata.whereabouts.issuer
+        self._metadata = metadata
         self._algorithms = algorithms
         self._policy = policy
-        self._metadata: Metadata | None = None
-        self._metadata_until = -math.inf
         self._backoff = Backoff()
         self._budget = Budget(policy.cooldown)
         self._unknown: dict[tuple[str | None, str], float] = {}
         self._look_failed = False
+        self._looked_at = -math.inf
         self._closed_until = -math.inf
 
     @property
@@ -96,7 +85,7 @@ class KeySource:
         held = self.held
         fetched = held.fetched_at > -math.inf
         return IssuerHealth(
-            issuer=self._whereabouts.issuer,
+            issuer=self._issuer,
             state=DUTIES[held.age(now.monotonic)].state,
             keys=tuple((key.kid, key.algorithm) for key in held.keys.keys),
             age=now.monotonic - held.fetched_at if fetched else None,
@@ -114,10 +103,11 @@ class KeySource:
             found = self.held.keys.candidates(header)
             if found:
                 return found
-            if self.held.fetched_at >= now.monotonic:
-                self._remember_unknown(name, now.monotonic)
-                return ()
-        if self._look_failed:
+            if self._looked_at >= now.monotonic:
+                break
+        if self.held.fetched_at >= now.monotonic:
+            self._remember_unknown(name, now.monotonic)
+        elif self._look_failed:
             raise self._unavailable(max(1, math.ceil(self._policy.cooldown)))
         return ()
 
@@ -142,10 +132,9 @@ class KeySource:
         budget = self._budget.spend(started)
         if budget is None or started < self._closed_until:
             return
-        self._budget, self._look_failed = budget, False
+        self._budget, self._look_failed, self._looked_at = budget, False, started
         try:
-            address = self._whereabouts.jwks_uri or (self._metadata.jwks_uri if self._metadata else "")
-            self._accept((yield from self._get_keys(address)), started, around)
+            self._accept((yield from self._get_keys(self._metadata.known_jwks_uri)), started, around)
         except (FetchFailed, ValueError) as error:
             self._look_failed = True
             _ = self._asked_to_wait(error, started, around)
@@ -159,40 +148,17 @@ class KeySource:
         return seconds
 
     def _fetch_keys(self, now: float) -> Flow[Reply]:
-        if self._whereabouts.jwks_uri:
-            return (yield from self._get_keys(self._whereabouts.jwks_uri))
-        metadata = self._metadata
-        if metadata is None or self._backoff.failures or now >= self._metadata_until:
-            metadata = yield from self._discover()
-            self._metadata, self._metadata_until = metadata, now + self._policy.max_ttl
-        return (yield from self._get_keys(metadata.jwks_uri))
-
-    def _discover(self) -> Flow[Metadata]:
-        """The issuer's metadata, from the first place that has it.  Raises `FetchFailed`."""
-        troubles: list[str] = []
-        reply: Reply | None = None
-        for url in self._whereabouts.metadata_urls:
-            try:
-                reply = yield from self._get(url, {"Accept": "application/json"})
-                where = self._whereabouts
-                return parse_metadata(reply.body, where.issuer, insecure_http=where.insecure_http)
-            except (FetchFailed, ValueError) as error:
-                troubles.append(f"{url}: {error}")
-                reply = error.reply if isinstance(error, FetchFailed) else None
-        raise FetchFailed("no metadata: " + "; ".join(troubles), reply)
+        address = self._metadata.whereabouts.jwks_uri
+        if address is None:
+            address = yield from self._metadata.address("jwks_uri", now, anew=self._backoff.failures > 0)
+        return (yield from self._get_keys(address))
 
     def _get_keys(self, url: str) -> Flow[Reply]:
-        headers = {"Accept": ACCEPT_KEYS}
-        if self.held.etag:
-            headers["If-None-Match"] = self.held.etag
-        return (yield from self._get(url, headers))
-
-    def _get(self, url: str, headers: Mapping[str, str]) -> Flow[Reply]:
-        policy = self._policy
-        reply = yield from fetch(HttpRequest("GET", url, headers, policy.timeout, policy.max_bytes))
-        if reply.status == 200 or (reply.status == NOT_MODIFIED and "If-None-Match" in headers):
-            return reply
-        raise FetchFailed(f"answered {reply.status}", reply)
+        etag = self.held.etag
+        if not etag:
+            return (yield from get(url, {"Accept": ACCEPT_KEYS}, self._policy))
+        headers = {"Accept": ACCEPT_KEYS, "If-None-Match": etag}
+        return (yield from get(url, headers, self._policy, accepted=(200, NOT_MODIFIED)))
 
     def _accept(self, reply: Reply, started: float, around: Surroundings) -> None:
         """Replace the whole key set by one assignment; keys that did not change stay the same object."""
@@ -208,13 +174,13 @@ class KeySource:
         self.held = hold(keys, headers, self._policy, started, _jitter())
         self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
         added, removed = keys.names() - held.keys.names(), held.keys.names() - keys.names()
-        around.tell(KeysRefreshed(self._whereabouts.issuer, tuple(sorted(added)), tuple(sorted(removed))))
+        around.tell(KeysRefreshed(self._issuer, tuple(sorted(added)), tuple(sorted(removed))))
 
     def _parse(self, reply: Reply) -> KeySet:
         return parse_jwk_set(reply.body, self._algorithms, self._policy.max_keys)
 
     def _announce(self, keys: KeySet, old: KeySet) -> None:
-        issuer = self._whereabouts.issuer
+        issuer = self._issuer
         details = {
             "issuer": issuer,
             "added": sorted(keys.names() - old.names()),
@@ -225,12 +191,12 @@ class KeySource:
             logger.warning("a key of %s is not used: %s", issuer, dropped, extra={"issuer": issuer})
 
     def _report(self, message: str, error: Exception, around: Surroundings) -> None:
-        issuer = self._whereabouts.issuer
+        issuer = self._issuer
         logger.warning(message, issuer, error, extra={"issuer": issuer})
         around.tell(KeyFetchFailed(issuer, str(error)))
 
     def _unavailable(self, retry_after: int) -> IssuerUnavailable:
-        message = f"the keys of {self._whereabouts.issuer} cannot be had"
+        message = f"the keys of {self._issuer} cannot be had"
         return IssuerUnavailable(message, retry_after=retry_after)
 
 

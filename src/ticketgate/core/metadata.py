@@ -3,22 +3,11 @@
 RFC 8414 §3, OpenID Connect Discovery 1.0 §4.
 """
 
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ticketgate.core.strict_json import FrozenDict, parse_object
-from ticketgate.core.web_address import is_safe
 
 RFC8414, OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What an issuer publishes about itself, as far as we use it."""
-
-    issuer: str
-    jwks_uri: str
-    document: FrozenDict
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
@@ -33,14 +22,11 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
     return (f"{origin}{RFC8414}{path}", f"{origin}{path}{OPENID}")
 
 
-def parse_metadata(raw: bytes, issuer: str, *, insecure_http: bool) -> Metadata:
+def parse_metadata(raw: bytes, issuer: str) -> FrozenDict:
     """The metadata of ``issuer``.  Raises ValueError for a document that is not its own (RFC 8414 §3.3)."""
     document = parse_object(raw)
     _issuer_is(document.get("issuer"), issuer)
-    jwks_uri = document.get("jwks_uri")
-    if not isinstance(jwks_uri, str) or not is_safe(jwks_uri, insecure_http=insecure_http):
-        raise ValueError("its jwks_uri is no https URL")
-    return Metadata(issuer, jwks_uri, document)
+    return document
 
 
 def _issuer_is(found: object, configured: str) -> None:

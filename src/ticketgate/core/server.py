@@ -4,20 +4,23 @@ RFC 9068 §4, RFC 6750 §2.1 and §3, RFC 8725 §3.
 """
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.binding import check_binding
 from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
-from ticketgate.core.clock import Clock
+from ticketgate.core.clock import Clock, Now
 from ticketgate.core.credentials import Credentials, check_characters, parse_credentials
-from ticketgate.core.flow import Flow
+from ticketgate.core.flow import Flow, call
 from ticketgate.core.health import IssuerHealth
+from ticketgate.core.introspection import Inspector
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
+from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read, verify_signature
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.token_cache import TokenCache
@@ -43,7 +46,8 @@ class ResourceServer:
     ``audience`` names us: a string, or several of which the first is the one we go by.  ``realm`` is
     shown in challenges and defaults to it.  ``leeway`` is how many seconds clocks may differ, 300 at
     most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.  ``on_event`` is called
-    with what happens (see `ticketgate.events`).
+    with what happens (see `ticketgate.events`).  ``opaque_issuer`` is given an opaque token and says which of our
+    issuers to ask about it, or None (it may be async under asyncio); without it all that have introspection are.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -57,6 +61,7 @@ class ResourceServer:
         realm: str | None = None,
         leeway: float = 30,
         token_cache: int = 10_000,
+        opaque_issuer: Callable[[str], Any] | None = None,
         on_event: Callable[[Event], Any] | None = None,
         clock: Clock = Clock(),
     ) -> None:
@@ -67,6 +72,14 @@ class ResourceServer:
         self._around = Surroundings(clock, on_event)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
+        self._inspectors = tuple(
+            Inspector(issuer, issuer.introspection, self.audiences, self.leeway)
+            for issuer in issuers
+            if issuer.introspection is not None
+        )
+        self._opaque_issuer = opaque_issuer
+        self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
+        self._remembers = token_cache > 0 or bool(self._inspectors)
 
     def authenticate(self, request: ResourceRequest) -> Flow[AccessToken]:
         """The access token of ``request``, after every check that RFC 9068 §4 asks for.
@@ -78,10 +91,15 @@ class ResourceServer:
             now = self._around.clock.read()
             credentials = parse_credentials(request.authorization)
 
-            token = self._verified.find(credentials.token, now)
-            if token is None:
-                jwt = _read(credentials)
+            name = sha256(credentials.token).digest() if self._remembers else b""
 
+            token = self._verified.find(name, now) or self._remembered(name, now)
+            if token is not None:
+                if self._around.on_event is not None:
+                    self._around.tell(CacheHit(token.issuer))
+            elif (jwt := self._read(credentials)) is None:
+                token = yield from self._ask(credentials.token, name, now)
+            else:
                 issuer = self._issuer_named(jwt.claims.get("iss"))
                 check_header(jwt.header, issuer.token_types, issuer.algorithms)
                 rules = Rules(now.wall, self.leeway, self._accepted_audiences)
@@ -90,12 +108,29 @@ class ResourceServer:
                 keys = yield from issuer.keys.find(jwt.header, now, self._around)
                 verify_signature(jwt, keys)
                 token = AccessToken(jwt.claims, jwt.header)
-                self._verified.keep(credentials.token, token, issuer, now, self.leeway)
-            elif self._around.on_event is not None:
-                self._around.tell(CacheHit(token.issuer))
+                self._verified.keep(name, token, issuer, now, self.leeway)
 
             check_binding(token)
+            if self._always and token.issuer in self._always and token.kind == "jwt":
+                yield from self._asked(self._always[token.issuer], credentials.token, name, now)
             return token
+        except (OAuthError, CannotDecide):
+            raise
+        except Exception as error:
+            raise _fault(error) from None
+
+    def confirm(self, request: ResourceRequest, token: AccessToken, within: float) -> Flow[None]:
+        """Have the issuer say that ``token``, which came with ``request``, is still active (RFC 7662 §2.2).
+
+        An answer that is at most ``within`` seconds old will do.  Raises as `authenticate` does.
+        """
+        try:
+            inspector = next((one for one in self._inspectors if one.issuer.identifier == token.issuer), None)
+            if inspector is None:
+                logger.error("fresh_within needs Issuer(%r, introspection=...)", token.issuer)
+                raise InternalFault("no introspection")
+            raw = parse_credentials(request.authorization).token
+            yield from self._asked(inspector, raw, sha256(raw).digest(), self._around.clock.read(), within)
         except (OAuthError, CannotDecide):
             raise
         except Exception as error:
@@ -128,21 +163,66 @@ class ResourceServer:
         now = self._around.clock.read()
         return tuple(issuer.keys.health(now) for issuer in self.issuers.values())
 
+    def _read(self, credentials: Credentials) -> UnverifiedJWT | None:
+        """The token as a JWT, None for one that an issuer must be asked about.
+
+        One with characters that no token has is the fault of the request instead.
+        """
+        try:
+            return read(credentials.token)
+        except InvalidToken:
+            check_characters(credentials)
+            if self._inspectors and not looks_like_a_jwt(credentials.token):
+                return None
+            raise
+
+    def _remembered(self, name: bytes, now: Now) -> AccessToken | None:
+        """What an issuer said of an opaque token a moment ago."""
+        for inspector in self._inspectors:
+            if (token := inspector.remembered(name, now)) is not None:
+                return token
+        return None
+
+    def _ask(self, raw: bytes, name: bytes, now: Now) -> Flow[AccessToken]:
+        """The answer of the first issuer that says the token is active (RFC 7662 §2.2).
+
+        Where none does and one does not answer, nothing can be decided.
+        """
+        refusal: InvalidToken | None = None
+        silence: IssuerUnavailable | None = None
+        for inspector in (yield from self._whom_to_ask(raw)):
+            try:
+                return (yield from inspector.ask(raw, name, now, self._around))
+            except InvalidToken as error:
+                refusal = error if refusal is None or refusal.reason == "inactive" else refusal
+            except IssuerUnavailable as error:
+                silence = error
+        raise silence or refusal or InvalidToken("malformed", expected="a JWT")
+
+    def _whom_to_ask(self, raw: bytes) -> Flow[tuple[Inspector, ...]]:
+        """Every issuer with introspection, in order; or the one that ``opaque_issuer`` names."""
+        if self._opaque_issuer is None:
+            return self._inspectors
+        issuer = yield from call(self._opaque_issuer, raw.decode("ascii"))
+        if issuer is None:
+            raise InvalidToken("issuer", expected="one that opaque_issuer knows")
+        chosen = tuple(inspector for inspector in self._inspectors if inspector.issuer is issuer)
+        if not chosen:
+            raise ConfigurationError("opaque_issuer must return one of our issuers that has introspection")
+        return chosen
+
+    def _asked(
+        self, inspector: Inspector, raw: bytes, name: bytes, now: Now, within: float = math.inf
+    ) -> Flow[None]:
+        if inspector.remembered(name, now, within) is None:
+            _ = yield from inspector.ask(raw, name, now, self._around)
+
     def _issuer_named(self, iss: Any) -> Issuer:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
         issuer = self.issuers.get(iss) if isinstance(iss, str) else None
         if issuer is None:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
         return issuer
-
-
-def _read(credentials: Credentials) -> UnverifiedJWT:
-    """The token as a JWT.  One with characters that no token has is the fault of the request instead."""
-    try:
-        return read(credentials.token)
-    except InvalidToken:
-        check_characters(credentials)
-        raise
 
 
 def _log_refusal(error: OAuthError) -> None:

@@ -3,13 +3,10 @@
 Keyed by the SHA-256 of the whole token: a key that covers less lets one token answer for another.
 """
 
-import hashlib
-from threading import Lock
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
 from ticketgate.core.access_token import AccessToken
+from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.clock import Now
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.keys import KeySet
@@ -36,28 +33,23 @@ class Verified(NamedTuple):
 
 
 class TokenCache:
-    """A bounded cache of verified tokens, least recently used out first; safe between threads.
+    """Knows that a token is genuine and alive, never what it allows: requirements are checked anew."""
 
-    It knows that a token is genuine and alive, never what it allows: requirements are checked anew.
-    """
+    __slots__ = ("_entries",)
 
     def __init__(self, size: int) -> None:
-        self._entries: LRUCache[bytes, Verified] | None = LRUCache(size) if size else None
-        self._lock = Lock()
+        self._entries: BoundedCache[Verified] = BoundedCache(size)
 
-    def find(self, raw: bytes, now: Now) -> AccessToken | None:
-        """The access token that ``raw`` was verified to be, or None."""
-        if self._entries is None:
-            return None
-        with self._lock:
-            entry = self._entries.get(hashlib.sha256(raw).digest())
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, name: bytes, now: Now) -> AccessToken | None:
+        """The access token that was verified under ``name``, or None."""
+        entry = self._entries.get(name)
         return entry.token if entry and entry.still_holds(now) else None
 
-    def keep(self, raw: bytes, token: AccessToken, issuer: Issuer, now: Now, leeway: float) -> None:
+    def keep(self, name: bytes, token: AccessToken, issuer: Issuer, now: Now, leeway: float) -> None:
         """Remember ``token`` for a minute, if it and the issuer's keys live that long."""
-        if self._entries is None:
-            return
         until = min(now.monotonic + MAX_AGE, issuer.keys.next_refresh)
-        entry = Verified(token, token.expires_at + leeway, until, issuer, issuer.keys.held.keys)
-        with self._lock:
-            self._entries[hashlib.sha256(raw).digest()] = entry
+        expires_at = float(token.claims["exp"]) + leeway
+        self._entries.put(name, Verified(token, expires_at, until, issuer, issuer.keys.held.keys))

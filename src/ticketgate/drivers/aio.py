@@ -5,9 +5,11 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 """
 
 import asyncio
-from collections.abc import Hashable
-from contextlib import nullcontext
+import inspect
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import asynccontextmanager, nullcontext
 from contextvars import Context
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -15,10 +17,10 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from ticketgate.core.access_token import AccessToken
-from ticketgate.core.flow import Effect, Fetch, Flow, HttpRequest, Once, Reply
+from ticketgate.core.flow import Call, Certificate, Effect, Fetch, Flow, HttpRequest, Lane, Once, Reply
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_slow
+from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_many, too_slow
 from ticketgate.drivers.shared import report
 
 T = TypeVar("T")
@@ -33,8 +35,7 @@ class Driver:
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         self._client = client
-        self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Task[Any]]]
-        self._shared = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
 
@@ -65,6 +66,9 @@ class Driver:
                 return await self._together(effect)
             case Once():
                 _ = self._begin(effect)
+            case Call(function, arguments):
+                result = function(*arguments)
+                return await result if inspect.isawaitable(result) else result
 
     async def _together(self, effect: Once) -> Any:
         """The result of the one run; whoever stops waiting leaves the others their run."""
@@ -74,7 +78,7 @@ class Driver:
     def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
         loop = asyncio.get_running_loop()
-        running = self._shared.setdefault(loop, {})
+        running = self._on_this_loop().running
         if effect.name in running:
             return running[effect.name], None
         flow = effect.flow()
@@ -87,19 +91,79 @@ class Driver:
         task.add_done_callback(partial(_forget, running, effect.name))
         return task, None
 
+    def _on_this_loop(self) -> "OnLoop":
+        return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
+
     async def _fetch(self, request: HttpRequest) -> Reply:
         try:
-            async with asyncio.timeout(request.timeout), self._open_client() as client:
+            async with (
+                asyncio.timeout(request.timeout),
+                self._turn(request.lane),
+                await self._open_client(request) as client,
+            ):
                 return await _exchange(client, request)
         except TimeoutError as error:
             raise too_slow(request) from error
         except Exception as error:
             raise failed(error) from error
 
-    def _open_client(self) -> Any:
-        if self._client is None:
-            return httpx.AsyncClient(verify=tls_context())
-        return nullcontext(self._client)
+    @asynccontextmanager
+    async def _turn(self, lane: Lane | None) -> AsyncGenerator[None, None]:
+        """Hold a place in the lane; waits for one where others may still wait."""
+        if lane is None:
+            yield
+            return
+        places = self._on_this_loop().lanes.setdefault(lane.name, Places(asyncio.Semaphore(lane.width)))
+        if places.free.locked() and places.waiting >= lane.queue:
+            raise too_many()
+        places.waiting += 1
+        try:
+            _ = await places.free.acquire()
+        finally:
+            places.waiting -= 1
+        try:
+            yield
+        finally:
+            places.free.release()
+
+    async def _open_client(self, request: HttpRequest) -> Any:
+        if self._client is not None:
+            return nullcontext(self._client)
+        if not request.keep_alive:
+            return httpx.AsyncClient(verify=tls_context(request.certificate))
+        return nullcontext(await self._on_this_loop().kept_client(request.certificate))
+
+
+@dataclass
+class Places:
+    """The places of a lane, and how many wait for one."""
+
+    free: asyncio.Semaphore
+    waiting: int = 0
+
+
+class OnLoop:
+    """What a driver has on one event loop; nothing of it ever crosses to another."""
+
+    def __init__(self) -> None:
+        self.running: dict[Hashable, asyncio.Task[Any]] = {}
+        self.lanes: dict[Hashable, Places] = {}
+        self._clients: dict[Certificate | None, AsyncGenerator[httpx.AsyncClient, None]] = {}
+        self._open: dict[Certificate | None, httpx.AsyncClient] = {}
+
+    async def kept_client(self, certificate: Certificate | None) -> httpx.AsyncClient:
+        """A client whose connections are kept until the loop ends: that is when it ends asynchronous generators."""
+        if certificate not in self._open:
+            keeping = self._clients[certificate] = self._keep(certificate)
+            self._open[certificate] = await anext(keeping)
+        return self._open[certificate]
+
+    async def _keep(self, certificate: Certificate | None) -> AsyncGenerator[httpx.AsyncClient, None]:
+        try:
+            async with httpx.AsyncClient(verify=tls_context(certificate)) as client:
+                yield client
+        finally:
+            _ = self._open.pop(certificate, None), self._clients.pop(certificate, None)
 
 
 async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:

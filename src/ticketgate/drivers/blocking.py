@@ -5,23 +5,38 @@ to wait for gets a thread of its own.  An exchange happens in a thread too, beca
 a total time: when it is over, the exchange's sockets are shut down, and its thread ends by itself.
 """
 
+import inspect
 import os
 import socket
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Any, TypeVar, cast
+from weakref import finalize
 
 import httpx
 
 from ticketgate.core.access_token import AccessToken
-from ticketgate.core.flow import Effect, Fetch, FetchFailed, Flow, HttpRequest, Once, Reply
+from ticketgate.core.flow import (
+    Call,
+    Certificate,
+    Effect,
+    Fetch,
+    FetchFailed,
+    Flow,
+    HttpRequest,
+    Lane,
+    Once,
+    Reply,
+)
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_slow
+from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_many, too_slow
 from ticketgate.drivers.shared import report
+from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -62,10 +77,12 @@ class Driver:
             case Once(wait=wait):
                 outcome = self._begin(effect)
                 return outcome.result() if wait else None
+            case Call(function, arguments):
+                return _plain(function, arguments)
 
     def _begin(self, effect: Once) -> Future[Any]:
         """The outcome of the one run of ``effect``, which starts here unless it is under way."""
-        shared = self._shared.setdefault(os.getpid(), Shared())  # what another process began never ends here
+        shared = self._in_this_process()
         outcome, first = shared.join(effect.name)
         if first:
             run = partial(self._lead, effect, outcome, shared)
@@ -85,37 +102,96 @@ class Driver:
             shared.leave(effect.name)
             outcome.set_result(result)
 
+    def _in_this_process(self) -> "Shared":
+        return self._shared.setdefault(os.getpid(), Shared())  # what another process began never ends here
+
     def _fetch(self, request: HttpRequest) -> Reply:
-        outcome: Future[Reply] = Future()
-        line = Line()
-        _thread(partial(self._exchange, request, line, outcome))
+        deadline = time.monotonic() + request.timeout
+        with self._turn(request):
+            outcome: Future[Reply] = Future()
+            line = Line()
+            _thread(partial(self._exchange, request, line, outcome))
+            try:
+                return outcome.result(deadline - time.monotonic())
+            except TimeoutError as error:
+                line.cut()
+                raise too_slow(request) from error
+
+    @contextmanager
+    def _turn(self, request: HttpRequest) -> Generator[None, None, None]:
+        """Hold a place in the lane; waits for one where others may still wait."""
+        if request.lane is None:
+            yield
+            return
+        places = self._in_this_process().places(request.lane)
+        if not places.enter(request.lane.queue, request.timeout):
+            raise too_many()
         try:
-            return outcome.result(request.timeout)
-        except TimeoutError as error:
-            line.cut()
-            raise too_slow(request) from error
+            yield
+        finally:
+            places.free.release()
 
     def _exchange(self, request: HttpRequest, line: "Line", outcome: Future[Reply]) -> None:
         try:
-            with self._open_client() as client:
+            with self._open_client(request) as client:
                 reply = _exchange(client, request, line)
         except BaseException as error:
             outcome.set_exception(failed(error) if isinstance(error, Exception) else error)
         else:
             outcome.set_result(reply)
 
-    def _open_client(self) -> AbstractContextManager[httpx.Client]:
-        if self._client is None:
-            return httpx.Client(verify=tls_context())
-        return nullcontext(self._client)
+    def _open_client(self, request: HttpRequest) -> AbstractContextManager[httpx.Client]:
+        if self._client is not None:
+            return nullcontext(self._client)
+        if not request.keep_alive:
+            return httpx.Client(verify=tls_context(request.certificate))
+        return nullcontext(self._in_this_process().kept_client(request.certificate))
+
+
+class Places:
+    """The places of a lane, and how many wait for one."""
+
+    def __init__(self, width: int) -> None:
+        self.free = Semaphore(width)
+        self._waiting = 0
+        self._lock = Lock()
+
+    def enter(self, queue: int, timeout: float) -> bool:
+        """Whether there was a place within ``timeout`` seconds; not more than ``queue`` wait for one."""
+        if self.free.acquire(blocking=False):
+            return True
+        with self._lock:
+            if self._waiting >= queue:
+                return False
+            self._waiting += 1
+        try:
+            return self.free.acquire(timeout=timeout)
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
 
 class Shared:
-    """The runs that are under way in one process, by name."""
+    """What a driver has in one process: the runs that are under way, the lanes, and the clients that are kept."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, Future[Any]] = {}
+        self._lanes: dict[Hashable, Places] = {}
+        self._clients: dict[Certificate | None, httpx.Client] = {}
         self._lock = Lock()
+
+    def places(self, lane: Lane) -> Places:
+        """The places of ``lane``."""
+        with self._lock:
+            return self._lanes.setdefault(lane.name, Places(lane.width))
+
+    def kept_client(self, certificate: Certificate | None) -> httpx.Client:
+        """A client whose connections are kept as long as we are."""
+        with self._lock:
+            if certificate not in self._clients:
+                client = self._clients[certificate] = httpx.Client(verify=tls_context(certificate))
+                _ = finalize(self, client.close)
+            return self._clients[certificate]
 
     def join(self, name: Hashable) -> tuple[Future[Any], bool]:
         """The outcome of the run called ``name``, and whether it is the caller who must run it."""
@@ -158,6 +234,15 @@ def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
         for chunk in response.iter_raw():
             answer.add(chunk)
         return answer.complete()
+
+
+def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    result = function(*arguments)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise ConfigurationError(f"{function!r} is async: that works under asyncio only")
+    return result
 
 
 def _thread(target: partial[None]) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 
 import httpx
 
-from ticketgate.core.flow import FetchFailed, HttpRequest, Reply
+from ticketgate.core.flow import Certificate, FetchFailed, HttpRequest, Reply
 
 
 @cache
-def tls_context() -> ssl.SSLContext:
-    """The certificates we trust, loaded once: that takes tens of milliseconds."""
-    return httpx.create_ssl_context()
+def tls_context(certificate: Certificate | None = None) -> ssl.SSLContext:
+    """The certificates we trust, and the one we show, loaded once: that takes tens of milliseconds."""
+    context = httpx.create_ssl_context()
+    if certificate is not None:
+        context.load_cert_chain(certificate.certificate, certificate.key)
+    return context
 
 
 def stream_arguments(request: HttpRequest) -> dict[str, Any]:
@@ -25,6 +28,7 @@ def stream_arguments(request: HttpRequest) -> dict[str, Any]:
     return {
         "method": request.method,
         "url": request.url,
+        "content": request.body,
         "headers": {"Accept-Encoding": "identity", "User-Agent": "ticketgate", **request.headers},
         "timeout": request.timeout,
         "follow_redirects": False,
@@ -59,6 +63,11 @@ def failed(error: Exception) -> FetchFailed:
     if isinstance(error, FetchFailed):
         return error
     return FetchFailed(f"{type(error).__name__}: {ascii(str(error))[1:-1][:200]}")
+
+
+def too_many() -> FetchFailed:
+    """The lane of an exchange is full, and so is its queue."""
+    return FetchFailed("too many exchanges are under way already")
 
 
 def too_slow(request: HttpRequest) -> FetchFailed:

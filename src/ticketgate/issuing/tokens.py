@@ -1,19 +1,15 @@
 """Access tokens as signed JWTs, with the claims that every one of them carries.
 
-RFC 9068 §2, RFC 6749 §3.3 (scope), RFC 6750 §5 (lifetime, audience), RFC 7515 §7.1 (serialization).
+RFC 9068 §2, RFC 6749 §3.3 (scope), RFC 6750 §5 (lifetime, audience).
 """
 
-import json
 import re
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketgate.issuing.keys import SigningKey
-
-__all__ = ["SigningKey", "issue_access_token", "scope_values"]
+from ticketgate.core.signing_key import SigningKey, sign_jwt
 
 MAX_LIFETIME = 3600
 PROTECTED = frozenset({"iss", "exp", "aud", "sub", "client_id", "iat", "jti", "scope"})
@@ -53,7 +49,7 @@ def issue_access_token(
     }
     if scope:
         payload["scope"] = " ".join(scope_values(scope))
-    return _serialize(key, payload | _additional(claims or {}))
+    return sign_jwt(key, "at+jwt", payload | _additional(claims or {}))
 
 
 def scope_values(scope: str) -> tuple[str, ...]:
@@ -91,17 +87,3 @@ def _additional(claims: Mapping[str, Any]) -> dict[str, Any]:
     if overridden := sorted(PROTECTED & claims.keys()):
         raise ValueError(f"these claims have arguments of their own: {', '.join(overridden)}")
     return dict(claims)
-
-
-def _serialize(key: SigningKey, payload: dict[str, Any]) -> str:
-    header = {"typ": "at+jwt", "alg": key.algorithm, "kid": key.kid}
-    signing_input = b".".join([_base64url(_json(header)), _base64url(_json(payload))])
-    return b".".join([signing_input, _base64url(key.sign(signing_input))]).decode("ascii")
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
-
-
-def _base64url(raw: bytes) -> bytes:
-    return urlsafe_b64encode(raw).rstrip(b"=")

@@ -1,0 +1,91 @@
+"""Encrypted JWTs: from five parts to the signed JWT inside.
+
+RFC 7516 §5.2 and §9, RFC 7519 §5.2, RFC 8725 §3.2-3.4 and §3.6.
+
+Whatever goes wrong, the answer is the same, so that nobody learns how far a forged one came.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from joserfc.errors import JoseError
+from joserfc.jwe import JWERegistry, decrypt_compact
+from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+
+from ticketgate.core.jwt import decode_base64url
+from ticketgate.core.strict_json import parse_object
+from ticketgate.errors import ConfigurationError
+
+KEY_MANAGEMENT = ("RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A192KW", "ECDH-ES+A256KW")
+CONTENT = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")
+REGISTRY = JWERegistry(algorithms=[*KEY_MANAGEMENT, *CONTENT, "DEF"], strict_check_header=False)
+MAX_KEYS = 10
+
+DecryptionKey: TypeAlias = RSAKey | ECKey | OKPKey
+
+
+class DecryptionKeys:
+    """Our private keys, to open what was encrypted for us: JWKs or PEMs.  Raises `ConfigurationError`."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, sources: Sequence[Mapping[str, Any] | str | bytes]) -> None:
+        if isinstance(sources, str | bytes | Mapping) or len(sources) > MAX_KEYS:
+            raise ConfigurationError(f"decryption_keys must be a list of at most {MAX_KEYS} JWKs or PEMs")
+        self._keys = tuple(_load(source) for source in sources)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._keys)} decryption keys>"
+
+    def decrypt(self, raw: bytes) -> bytes:
+        """What is inside, at most 250 KiB of it.  Raises ValueError, with the same words for every fault."""
+        header = _header(raw)
+        for key in self._candidates(header.get("kid")):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    plaintext = decrypt_compact(raw, key, registry=REGISTRY).plaintext
+            except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                continue
+            if plaintext:
+                return plaintext
+        raise _undecipherable()
+
+    def _candidates(self, kid: object) -> tuple[DecryptionKey, ...]:
+        named = tuple(key for key in self._keys if kid is not None and key.kid == kid)
+        return named or self._keys
+
+
+def _header(raw: bytes) -> Mapping[str, Any]:
+    """The JOSE header; no extension of it is understood, so ``crit`` is refused (RFC 7516 §4.1.13)."""
+    try:
+        header = parse_object(decode_base64url(raw.partition(b".")[0]))
+    except (ValueError, RecursionError):
+        raise _undecipherable() from None
+    if "crit" in header:
+        raise _undecipherable()
+    return header
+
+
+def _undecipherable() -> ValueError:
+    return ValueError("it cannot be decrypted")
+
+
+def _load(source: Mapping[str, Any] | str | bytes) -> DecryptionKey:
+    try:
+        key = JWKRegistry.import_key(dict(source)) if isinstance(source, Mapping) else _from_pem(source)
+    except (JoseError, ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError("a decryption key is a private JWK or PEM") from error
+    if not isinstance(key, RSAKey | ECKey | OKPKey) or not key.is_private:
+        raise ConfigurationError("a decryption key is a private RSA, EC or X25519 key")
+    return key
+
+
+def _from_pem(pem: str | bytes) -> DecryptionKey:
+    for kind in (RSAKey, ECKey, OKPKey):
+        try:
+            return kind.import_key(pem)
+        except (JoseError, ValueError, TypeError, AttributeError):
+            continue
+    raise ValueError("no key")

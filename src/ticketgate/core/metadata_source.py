@@ -1,0 +1,105 @@
+"""The metadata of one issuer: fetched when something in it is needed, and kept for a while.
+
+RFC 8414 §3, OpenID Connect Discovery 1.0 §4; where both documents are published, each may hold what the other lacks.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, fetch
+from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.metadata import parse_metadata
+from ticketgate.core.strict_json import FrozenDict, is_object
+from ticketgate.core.web_address import is_safe
+from ticketgate.errors import ConfigurationError
+
+logger = logging.getLogger("ticketgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where an issuer publishes what it is: its keys at ``jwks_uri``, its metadata at one of ``metadata_urls``."""
+
+    issuer: str
+    jwks_uri: str | None = None
+    metadata_urls: tuple[str, ...] = ()
+    insecure_http: bool = False
+
+
+class MetadataSource:
+    """The metadata documents of one issuer, merged."""
+
+    def __init__(self, whereabouts: Whereabouts, policy: KeyPolicy) -> None:
+        self.whereabouts = whereabouts
+        self._policy = policy
+        self._documents: dict[str, FrozenDict] = {}
+        self._until = -math.inf
+
+    @property
+    def known_jwks_uri(self) -> str:
+        """Where the keys stand, as far as that is known without asking; empty if it is not."""
+        if self.whereabouts.jwks_uri:
+            return self.whereabouts.jwks_uri
+        return next(
+            (str(document["jwks_uri"]) for document in self._documents.values() if "jwks_uri" in document), ""
+        )
+
+    def address(self, name: str, now: float, *, anew: bool = False) -> Flow[str]:
+        """The URL that the metadata gives for ``name``; ``anew`` does not believe what is held.
+
+        Raises `FetchFailed` where no document can be had or none has it, and for an address that is not safe.
+        """
+        if anew or now >= self._until:
+            self._documents, self._until = {}, now + self._policy.max_ttl
+        troubles: list[str] = []
+        last: Reply | None = None
+        for url in self.whereabouts.metadata_urls:
+            try:
+                document = self._documents.get(url) or (yield from self._read(url))
+                return self._address_in(document, name)
+            except (FetchFailed, ValueError) as error:
+                troubles.append(f"{url}: {error}")
+                last = error.reply if isinstance(error, FetchFailed) else None
+        raise FetchFailed(f"no {name}: " + "; ".join(troubles), last)
+
+    def mtls_address(self, name: str) -> str:
+        """The address of ``name`` for clients with a certificate (RFC 8705 §5); empty where there is none."""
+        for document in self._documents.values():
+            aliases = document.get("mtls_endpoint_aliases")
+            found = aliases.get(name) if is_object(aliases) else None
+            if isinstance(found, str) and is_safe(found, insecure_http=self.whereabouts.insecure_http):
+                return found
+        return ""
+
+    def _read(self, url: str) -> Flow[FrozenDict]:
+        reply = yield from get(url, {"Accept": "application/json"}, self._policy)
+        document = parse_metadata(reply.body, self.whereabouts.issuer)
+        self._documents = {**self._documents, url: document}
+        return document
+
+    def _address_in(self, document: FrozenDict, name: str) -> str:
+        found = document.get(name)
+        if not isinstance(found, str) or not is_safe(found, insecure_http=self.whereabouts.insecure_http):
+            raise ValueError(f"its {name} is no https URL")
+        return found
+
+
+def get(
+    url: str, headers: Mapping[str, str], policy: KeyPolicy, *, accepted: tuple[int, ...] = (200,)
+) -> Flow[Reply]:
+    """The answer to a GET within the bounds of ``policy``.  Raises `FetchFailed` for a status not ``accepted``."""
+    reply = yield from fetch(HttpRequest("GET", url, headers, policy.timeout, policy.max_bytes))
+    if reply.status not in accepted:
+        raise FetchFailed(f"answered {reply.status}", reply)
+    return reply
+
+
+def checked_address(name: str, url: str | None, *, insecure_http: bool) -> str | None:
+    """``url``, if it may be asked.  Raises `ConfigurationError`."""
+    if url is not None and not is_safe(url, insecure_http=insecure_http):
+        raise ConfigurationError(
+            f"{name} {url!r} is no https URL: plain http is for loopback only, or write insecure_http=True"
+        )
+    return url

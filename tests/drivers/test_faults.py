@@ -1,0 +1,107 @@
+"""The table of faults: what requests get from both drivers, and how often the issuer is asked.
+
+Every fault happens once while no keys are held, once at the metadata, and once while keys are held.
+"""
+
+import asyncio
+import logging
+
+import pytest
+from fault_issuer import FAULTS, KEY_FAULTS, FaultIssuer
+from tokens import API, key
+
+from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.metadata import OPENID, RFC8414
+from ticketgate.core.request import bearer_request
+from ticketgate.drivers import aio, blocking
+from ticketgate.errors import IssuerUnavailable
+
+POLICY = KeyPolicy(timeout=0.4, min_ttl=0, cooldown=0)
+NEW = key("RS256", "new")
+
+
+@pytest.fixture
+def issuer():
+    with FaultIssuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(params=["aio", "blocking"])
+def run(request):
+    """Runs a flow to its end, each time on an event loop of its own or on this thread."""
+    if request.param == "blocking":
+        return blocking.Driver().run
+    return lambda flow: asyncio.run(aio.Driver().run(flow))
+
+
+def server_for(issuer, policy=POLICY):
+    return ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0)
+
+
+def presented(token):
+    return bearer_request(token)
+
+
+@pytest.mark.requirement("DRV-jwks-e", "RFC7662-2.3-a")
+@pytest.mark.parametrize("fault", FAULTS | KEY_FAULTS)
+def test_without_keys_requests_get_a_503(issuer, run, fault):
+    issuer.faults["/jwks"] = (FAULTS | KEY_FAULTS)[fault]
+    server = server_for(issuer)
+    with pytest.raises(IssuerUnavailable) as unavailable:
+        run(server.authenticate(presented(issuer.token())))
+    answer = server.answer(unavailable.value)
+    assert answer.status == 503
+    assert dict(answer.headers)[b"retry-after"] in {b"1", b"2"}
+    assert issuer.hits == {RFC8414: 1, "/jwks": 1}
+    with pytest.raises(IssuerUnavailable):
+        run(server.authenticate(presented(issuer.token())))
+    assert issuer.hits == {RFC8414: 1, "/jwks": 1}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_the_metadata_is_broken_the_other_place_is_asked(issuer, run, fault):
+    issuer.faults[RFC8414] = FAULTS[fault]
+    token = run(server_for(issuer).authenticate(presented(issuer.token())))
+    assert token.issuer == issuer.url
+    assert issuer.hits == {RFC8414: 1, OPENID: 1, "/jwks": 1}
+
+
+@pytest.mark.requirement("DRV-jwks-c", "DRV-jwks-g")
+@pytest.mark.parametrize("fault", FAULTS | KEY_FAULTS)
+def test_with_keys_nobody_notices_but_the_log(issuer, run, fault, caplog):
+    server = server_for(issuer)
+    run(server.authenticate(presented(issuer.token())))
+    issuer.faults["/jwks"] = (FAULTS | KEY_FAULTS)[fault]
+    issuer.hits.clear()
+    with pytest.raises(IssuerUnavailable):
+        run(server.authenticate(presented(issuer.token(NEW))))
+    assert issuer.hits == {"/jwks": 1}
+    assert run(server.authenticate(presented(issuer.token()))).issuer == issuer.url
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.issuer == issuer.url
+    assert len(warning.getMessage()) < 500
+
+
+def test_a_redirect_is_never_followed(issuer, run):
+    issuer.faults["/jwks"] = FAULTS["a redirect"]
+    with pytest.raises(IssuerUnavailable):
+        run(server_for(issuer).authenticate(presented(issuer.token())))
+    assert "/elsewhere" not in issuer.hits
+
+
+def test_nobody_listens(run):
+    with FaultIssuer() as issuer:
+        token = issuer.token()
+        server = server_for(issuer)
+    with pytest.raises(IssuerUnavailable):
+        run(server.authenticate(presented(token)))
+
+
+def test_the_issuer_comes_back(issuer, run):
+    issuer.break_everywhere(FAULTS["500"])
+    server = server_for(issuer)
+    with pytest.raises(IssuerUnavailable):
+        run(server.authenticate(presented(issuer.token())))
+    issuer.faults.clear()
+    issuer.over.wait(0.6)
+    assert run(server.authenticate(presented(issuer.token()))).issuer == issuer.url

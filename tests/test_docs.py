@@ -1,0 +1,42 @@
+"""What the documentation shows runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from flows import World
+from tokens import jwks, key, token
+
+from ticketgate.core.request import bearer_request
+from ticketgate.errors import InvalidToken
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def examples(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+
+
+def test_the_metrics_of_the_page_on_keys_count():
+    from prometheus_client import REGISTRY
+
+    (metrics,) = (code for code in examples("keys.md") if "prometheus_client" in code)
+    names = {}
+    exec(metrics, names)
+    server = names["server"]
+    address = "https://as.example/keys"
+    metadata = {"issuer": "https://as.example", "jwks_uri": address}
+    world = World({"https://as.example/.well-known/openid-configuration": metadata, address: jwks(key())})
+    now = int(server._around.clock.wall())
+    world.run(server.authenticate(bearer_request(token(iat=now, exp=now + 60))))
+    with pytest.raises(InvalidToken) as refused:
+        world.run(server.authenticate(bearer_request(token(iat=now, exp=0))))
+    server.answer(refused.value)
+    assert REGISTRY.get_sample_value("api_refused_total", {"reason": "expired"}) == 1
+    assert REGISTRY.get_sample_value("api_key_fetches_total", {"outcome": "KeysRefreshed"}) == 1
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_the_examples_of_every_page_compile(page):
+    for code in examples(page):
+        compile(code, page, "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT
