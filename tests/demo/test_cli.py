@@ -98,8 +98,9 @@ def test_the_issuer_publishes_its_metadata_twice(demo):
     first, second = (httpx.get(f"{issuer}/.well-known/{name}").json() for name in names)
     assert first == second
     assert first["issuer"] == issuer
-    (key,) = httpx.get(first["jwks_uri"]).json()["keys"]
-    assert not {"d", "p", "q"} & key.keys()
+    keys = httpx.get(first["jwks_uri"]).json()["keys"]
+    assert keys
+    assert not any({"d", "p", "q"} & key.keys() for key in keys)
 
 
 def test_a_rotation_that_keeps_the_old_key_disturbs_nobody(demo):

@@ -1,10 +1,12 @@
 """Introspection over real HTTP with both drivers: the table of faults, sharing, lanes and kept connections."""
 
 import asyncio
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from certificates import Authority
 from fault_issuer import FAULTS, FaultIssuer, slow
 from servers import serve_asgi
 from starlette.applications import Starlette
@@ -12,7 +14,16 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from tokens import API
 
-from ticketgate import BearerToken, ClientSecretBasic, Introspection, Issuer, ResourceServer, averify, verify
+from ticketgate import (
+    BearerToken,
+    ClientSecretBasic,
+    Introspection,
+    Issuer,
+    MutualTls,
+    ResourceServer,
+    averify,
+    verify,
+)
 from ticketgate.core.flow import Certificate, call
 from ticketgate.core.metadata import RFC8414
 from ticketgate.core.request import bearer_request
@@ -192,3 +203,38 @@ class Waitable:
 def test_a_client_certificate_is_loaded(tmp_path):
     with pytest.raises(FileNotFoundError):
         tls_context(Certificate(str(tmp_path / "none.pem"), str(tmp_path / "none.key")))
+
+
+@pytest.mark.requirement("RFC8705-2-a", "RFC7662-4-d")
+@pytest.mark.parametrize("kind", ["aio", "blocking"])
+def test_mutual_tls_with_a_real_server(tmp_path, monkeypatch, kind):
+    authority = Authority(tmp_path)
+    certificate, key = authority.certify("server")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls_context.cache_clear()
+
+    async def introspect(request):
+        return JSONResponse(GOOD)
+
+    settings = {
+        "ssl_certfile": certificate,
+        "ssl_keyfile": key,
+        "ssl_ca_certs": str(tmp_path / "ca.pem"),
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+    }
+    with serve_asgi(
+        Starlette(routes=[Route("/introspect", introspect, methods=["POST"])]), **settings
+    ) as url:
+        url = url.replace("http:", "https:")
+
+        def opens(auth):
+            introspection = Introspection(f"{url}/introspect", auth=auth)
+            server = ResourceServer(API, Issuer(url, introspection=introspection))
+            if kind == "blocking":
+                return verify(server, "opaque", driver=blocking.Driver())
+            return asyncio.run(averify(server, "opaque", driver=aio.Driver()))
+
+        assert opens(MutualTls("api", *authority.certify("client"))).subject == "alice"
+        with pytest.raises(IssuerUnavailable):
+            opens(BASIC)
+    tls_context.cache_clear()

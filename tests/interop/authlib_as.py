@@ -9,20 +9,26 @@ Tokens are issued by client_credentials, and the client that asks decides which:
   other             meant for https://other.example
   default           Authlib's own choice of audience, the client id
   short             ends after one second
+  opaque            not a JWT at all
+The client "rs" may introspect both kinds.
 """
 
 import os
+import secrets
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import waitress
 from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2.rfc6749 import grants, list_to_scope, scope_to_list
-from authlib.oauth2.rfc6749.models import ClientMixin
-from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator
+from authlib.oauth2.rfc6749.models import ClientMixin, TokenMixin
+from authlib.oauth2.rfc6750 import BearerTokenGenerator
+from authlib.oauth2.rfc7662 import IntrospectionEndpoint
+from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator, JWTIntrospectionEndpoint
 from flask import Flask
 from joserfc.jwk import ECKey, KeySet, RSAKey
 
@@ -70,12 +76,36 @@ CLIENTS = {
         Client("other", audience=OTHER),
         Client("default", audience=None),
         Client("short", lifetime=1),
+        Client("opaque"),
+        Client("rs"),
     )
 }
 KEYS = {
     "RS256": RSAKey.generate_key(2048, {"kid": "rsa", "alg": "RS256", "use": "sig"}),
     "ES256": ECKey.generate_key("P-256", {"kid": "ec", "alg": "ES256", "use": "sig"}),
 }
+
+
+@dataclass
+class OpaqueToken(TokenMixin):
+    """A token that says nothing by itself, and what is known of it."""
+
+    value: str
+    client: Client
+    scope: str
+    issued_at: float
+
+    def check_client(self, client):
+        return client.client_id == "rs"
+
+    def is_expired(self):
+        return False
+
+    def is_revoked(self):
+        return False
+
+
+OPAQUE: dict[str, OpaqueToken] = {}
 
 
 class Generator(JWTBearerTokenGenerator):
@@ -98,16 +128,50 @@ def make_app(issuer: str) -> Flask:
         for algorithm in KEYS
     }
 
+    opaque = BearerTokenGenerator(lambda *args, **options: secrets.token_urlsafe(32), None, lambda *args: 300)
+
     def generate(grant_type, client, **options):
+        if client.client_id == "opaque":
+            return opaque(grant_type, client, **options)
         return generators[client.algorithm](grant_type, client, **options)
 
-    server = AuthorizationServer(app, query_client=CLIENTS.get, save_token=lambda token, request: None)
+    def save(token, request):
+        if request.client.client_id == "opaque":
+            value = token["access_token"]
+            OPAQUE[value] = OpaqueToken(value, request.client, token.get("scope", ""), time.time())
+
+    class OpaqueIntrospection(IntrospectionEndpoint):
+        def query_token(self, token_string, token_type_hint):
+            return OPAQUE.get(token_string)
+
+        def check_permission(self, token, client, request):
+            return client.client_id == "rs"
+
+        def introspect_token(self, token):
+            times = {"iat": int(token.issued_at), "exp": int(token.issued_at) + 300}
+            names = {"iss": issuer, "aud": API, "client_id": token.client.client_id, "token_type": "Bearer"}
+            return {"active": True, "scope": token.scope, "sub": "opaque", **names, **times}
+
+    class Introspection(JWTIntrospectionEndpoint):
+        def get_jwks(self):
+            return KeySet(list(KEYS.values()))
+
+        def check_permission(self, token, client, request):
+            return client.client_id == "rs"
+
+    server = AuthorizationServer(app, query_client=CLIENTS.get, save_token=save)
+    server.register_endpoint(Introspection(issuer=issuer))
+    server.register_endpoint(OpaqueIntrospection)
     server.register_token_generator("default", generate)
     server.register_grant(grants.ClientCredentialsGrant)
 
     @app.post("/oauth/token")
     def token():
         return server.create_token_response()
+
+    @app.post("/oauth/introspect")
+    def introspect():
+        return server.create_endpoint_response("introspection")
 
     @app.get("/jwks.json")
     def jwks():
@@ -119,6 +183,7 @@ def make_app(issuer: str) -> Flask:
             "issuer": issuer,
             "token_endpoint": f"{issuer}/oauth/token",
             "jwks_uri": f"{issuer}/jwks.json",
+            "introspection_endpoint": f"{issuer}/oauth/introspect",
             "scopes_supported": SCOPES,
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],

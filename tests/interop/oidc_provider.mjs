@@ -9,11 +9,14 @@
 //   https://api.example/encrypted  a JWT inside a JWE
 //   https://api.example/shared     signed with HS256 and a shared secret
 //   https://api.example/opaque     not a JWT at all
+//   https://other.example/opaque   not a JWT, and meant for somebody else
 //   https://other.example          meant for somebody else
+// Resource servers may introspect: "rs" by client_secret_basic, "rs-post" by client_secret_post, "rs-key" by private_key_jwt,
+// "rs-signed" gets signed answers, "rs-encrypted" signed and encrypted ones; their public keys come in the variable RS_JWKS.
 // Beside the standard endpoints:
 //   POST /id-token                 an ID token for the client, signed with the same keys
 //   POST /rotate?keep=1|0          new signing keys; the old ones stay published, or do not
-//   POST /outage?on=1|0            metadata and keys answer 503, or no longer
+//   POST /outage?on=1|0            metadata, keys and introspection answer 503, or no longer
 //   GET  /hits                     how often each path was asked for
 import http from 'node:http';
 import * as jose from 'jose';
@@ -36,6 +39,7 @@ async function resourceServers() {
     [`${API}/shared`]: jwt({ jwt: { sign: { alg: 'HS256', key: Buffer.alloc(32, 7) } } }),
     [`${API}/opaque`]: jwt({ accessTokenFormat: 'opaque', jwt: undefined }),
     [OTHER]: jwt({ audience: OTHER }),
+    [`${OTHER}/opaque`]: jwt({ audience: OTHER, accessTokenFormat: 'opaque', jwt: undefined }),
   };
 }
 
@@ -48,13 +52,21 @@ async function newKeys() {
   }));
 }
 
-const clients = [{
-  client_id: 'service',
-  client_secret: 'a-secret-that-opens-nothing-real',
-  grant_types: ['client_credentials'],
-  redirect_uris: [],
-  response_types: [],
-}];
+const client_secret = 'a-secret-that-opens-nothing-real';
+const asker = { grant_types: [], redirect_uris: [], response_types: [] };
+const jwks = JSON.parse(process.env.RS_JWKS ?? '{"keys":[]}');
+const clients = [
+  { client_id: 'service', client_secret, ...asker, grant_types: ['client_credentials'] },
+  { client_id: 'rs', client_secret, ...asker },
+  { client_id: 'rs-post', client_secret, token_endpoint_auth_method: 'client_secret_post', ...asker },
+];
+if (jwks.keys.length) {
+  clients.push(
+    { client_id: 'rs-key', token_endpoint_auth_method: 'private_key_jwt', jwks, ...asker },
+    { client_id: 'rs-signed', client_secret, introspection_signed_response_alg: 'ES256', ...asker },
+    { client_id: 'rs-encrypted', client_secret, jwks, introspection_signed_response_alg: 'ES256', introspection_encrypted_response_alg: 'ECDH-ES', introspection_encrypted_response_enc: 'A256GCM', ...asker },
+  );
+}
 
 function makeProvider(issuer, keys, resources) {
   const lifetime = (ctx, token) => token.resourceServer?.accessTokenTTL ?? 300;
@@ -64,7 +76,12 @@ function makeProvider(issuer, keys, resources) {
     scopes: SCOPES.split(' '),
     cookies: { keys: ['signs cookies nobody gets'] },
     ttl: { ClientCredentials: lifetime, IdToken: 300 },
-    enabledJWA: { idTokenSigningAlgValues: ALGORITHMS },
+    enabledJWA: {
+      idTokenSigningAlgValues: ALGORITHMS,
+      introspectionSigningAlgValues: ['RS256', 'ES256'],
+      introspectionEncryptionAlgValues: ['ECDH-ES'],
+      introspectionEncryptionEncValues: ['A256GCM'],
+    },
     findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     extraTokenClaims: () => ({ roles: ['clerk'], groups: ['ops'], entitlements: ['refunds'] }),
     formats: {
@@ -78,6 +95,8 @@ function makeProvider(issuer, keys, resources) {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       encryption: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId.startsWith('rs') },
+      jwtIntrospection: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => `${API}/RS256`,
@@ -122,7 +141,7 @@ server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', async () => {
     } else if (pathname === '/outage') {
       outage = searchParams.get('on') === '1';
       answer(response, { outage });
-    } else if (outage && (pathname.startsWith('/.well-known/') || pathname === '/jwks')) {
+    } else if (outage && (pathname.startsWith('/.well-known/') || pathname === '/jwks' || pathname === '/token/introspection')) {
       response.writeHead(503, { 'retry-after': '1' });
       response.end();
     } else if (pathname === '/id-token') {

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from ticketgate.core.access_token import AccessToken
@@ -24,6 +24,7 @@ from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.claims import Rules, check_claims, check_introspected, was_issued_in_the_past
 from ticketgate.core.client_auth import ClientAuth, Proof
 from ticketgate.core.clock import Now
+from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Lane, Reply, fetch, once
 from ticketgate.core.freshness import Backoff, retry_after
 from ticketgate.core.issuer import Issuer
@@ -32,9 +33,6 @@ from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_o
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.web_address import is_safe
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
-
-if TYPE_CHECKING:
-    from ticketgate.core.jwe import DecryptionKeys
 
 FAILURES_UNTIL_OPEN = 3
 SIGNED = "token-introspection+jwt"
@@ -139,7 +137,7 @@ class Introspection:
             accept_missing_audience=accept_missing_audience,
             accept_audience=frozenset(accept_audience),
         )
-        self.decryption_keys = _decryption_keys(decryption_keys)
+        self.decryption_keys = decryption_keys_of(decryption_keys)
         if accept_missing_audience:
             logger.warning("accept_missing_audience: tokens that were made for other APIs may open this one")
 
@@ -371,12 +369,3 @@ def _is_addressed_to(names: frozenset[str] | set[str], claims: FrozenDict) -> No
     aud = claims.get("aud")
     if not any(name in names for name in (aud if is_array(aud) else (aud,)) if name):
         raise ValueError("it is addressed to somebody else")
-
-
-def _decryption_keys(sources: Sequence[Mapping[str, Any] | str | bytes]) -> "DecryptionKeys | None":
-    """Decryption is loaded for those who use it."""
-    if not sources:
-        return None
-    from ticketgate.core.jwe import DecryptionKeys
-
-    return DecryptionKeys(sources)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from joserfc.errors import JoseError
-from joserfc.jwe import JWERegistry, decrypt_compact
+from joserfc.jwe import JWERegistry, decrypt_compact, encrypt_compact
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from ticketgate.core.jwt import decode_base64url
@@ -55,6 +55,18 @@ class DecryptionKeys:
     def _candidates(self, kid: object) -> tuple[DecryptionKey, ...]:
         named = tuple(key for key in self._keys if kid is not None and key.kid == kid)
         return named or self._keys
+
+
+def encrypt(signed: str, jwk: Mapping[str, Any]) -> str:
+    """A signed JWT inside a JWE that only the owner of the public ``jwk`` can open.  Raises ValueError."""
+    try:
+        key = JWKRegistry.import_key({**jwk})
+        usual = "RSA-OAEP-256" if isinstance(key, RSAKey) else "ECDH-ES"
+        header = {"alg": jwk.get("alg", usual), "enc": "A256GCM", "cty": "JWT"}
+        header |= {"kid": jwk["kid"]} if "kid" in jwk else {}
+        return encrypt_compact(header, signed, key, registry=REGISTRY)
+    except (JoseError, TypeError, KeyError) as error:
+        raise ValueError("this JWK cannot be encrypted for") from error
 
 
 def _header(raw: bytes) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ RFC 9068 §4, RFC 6750 §2.1 and §3, RFC 8725 §3.
 import logging
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +16,7 @@ from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock, Now
 from ticketgate.core.credentials import Credentials, check_characters, parse_credentials
+from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import Flow, call
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.introspection import Inspector
@@ -48,6 +49,7 @@ class ResourceServer:
     most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.  ``on_event`` is called
     with what happens (see `ticketgate.events`).  ``opaque_issuer`` is given an opaque token and says which of our
     issuers to ask about it, or None (it may be async under asyncio); without it all that have introspection are.
+    ``decryption_keys`` (private JWKs or PEMs) open tokens that were encrypted for us.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -62,6 +64,7 @@ class ResourceServer:
         leeway: float = 30,
         token_cache: int = 10_000,
         opaque_issuer: Callable[[str], Any] | None = None,
+        decryption_keys: Sequence[Mapping[str, Any] | str | bytes] = (),
         on_event: Callable[[Event], Any] | None = None,
         clock: Clock = Clock(),
     ) -> None:
@@ -78,6 +81,7 @@ class ResourceServer:
             if issuer.introspection is not None
         )
         self._opaque_issuer = opaque_issuer
+        self._decryption_keys = decryption_keys_of(decryption_keys)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
         self._remembers = token_cache > 0 or bool(self._inspectors)
 
@@ -169,12 +173,21 @@ class ResourceServer:
         One with characters that no token has is the fault of the request instead.
         """
         try:
-            return read(credentials.token)
+            return read(self._opened(credentials.token))
         except InvalidToken:
             check_characters(credentials)
             if self._inspectors and not looks_like_a_jwt(credentials.token):
                 return None
             raise
+
+    def _opened(self, raw: bytes) -> bytes:
+        """The signed token inside of one that was encrypted for us (RFC 9068 §2.1); any other as it is."""
+        if self._decryption_keys is None or raw.count(b".") != 4:
+            return raw
+        try:
+            return self._decryption_keys.decrypt(raw)
+        except ValueError as error:
+            raise InvalidToken("malformed", expected="a token that was encrypted for us") from error
 
     def _remembered(self, name: bytes, now: Now) -> AccessToken | None:
         """What an issuer said of an opaque token a moment ago."""

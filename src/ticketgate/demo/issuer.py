@@ -34,7 +34,7 @@ def issuer_app(issuer: str, algorithm: str = "RS256") -> Starlette:
         return JSONResponse(_metadata(issuer))
 
     async def rotate(request: Request) -> Response:
-        keys.rotate(SigningKey.generate(algorithm), keep=request.query_params.get("keep") == "1")
+        keys.rotate(keep=request.query_params.get("keep") == "1")
         return JSONResponse({"kid": keys.signing.kid})
 
     return Starlette(

@@ -1,43 +1,67 @@
-"""The key set of an issuer: the key that signs, and all that let everybody else check.
+"""The keys of an issuer: the one that signs, the next one, and those that let everybody check what was signed.
 
-RFC 7517 §5.
+RFC 7517 §5, RFC 9068 §2.1.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ticketgate.core.signing_key import SigningKey
 
 __all__ = ["KeyRing", "SigningKey"]
 
 
+class Ring(NamedTuple):
+    """The three ages of a signing key: published before it signs, signing, and published after it signed."""
+
+    upcoming: SigningKey | None
+    signing: SigningKey
+    retiring: tuple[SigningKey, ...]
+
+
 class KeyRing:
-    """The key that signs now, and all keys that are published; rotations follow one another.
+    """The keys of one issuer; rotations follow one another, and each replaces the whole ring by one assignment.
 
     >>> ring = KeyRing(SigningKey.generate("ES256"))
-    >>> ring.rotate(SigningKey.generate("ES256"))      # the old one is still published, its tokens still good
+    >>> ring.rotate()      # the key before is still published, its tokens still good; the next one already is
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_ring",)
 
-    def __init__(self, signing: SigningKey) -> None:
-        self._keys: tuple[SigningKey, ...] = (signing,)
+    def __init__(
+        self,
+        signing: SigningKey,
+        *,
+        upcoming: SigningKey | None = None,
+        retiring: tuple[SigningKey, ...] = (),
+    ) -> None:
+        self._ring = Ring(upcoming, signing, retiring)
+
+    @property
+    def ring(self) -> Ring:
+        """The keys as they are at this moment."""
+        return self._ring
 
     @property
     def signing(self) -> SigningKey:
         """The key that signs."""
-        return self._keys[0]
+        return self._ring.signing
 
-    def rotate(self, signing: SigningKey, *, keep: bool = True) -> None:
-        """Sign with a new key; the old ones stay published, or with ``keep=False`` are withdrawn at once."""
-        old = tuple(key for key in self._keys if key.kid != signing.kid)
-        self._keys = (signing, *old) if keep else (signing,)
+    def rotate(self, signing: SigningKey | None = None, *, keep: bool = True) -> None:
+        """Sign with the next key, publish the one after it, and retire the one before the last.
 
-    def withdraw(self, kid: str) -> None:
-        """Publish the key no longer.  Raises ValueError for the one that signs."""
-        if kid == self.signing.kid:
-            raise ValueError("rotate first: this key signs")
-        self._keys = tuple(key for key in self._keys if key.kid != kid)
+        Resource servers that refresh their keys between two rotations never meet a key they do not know.
+        ``keep=False`` withdraws every key there was, at once: for keys that somebody else may have.
+        """
+        old = self._ring
+        after = SigningKey.generate(old.signing.algorithm)
+        if keep:
+            successor = signing or old.upcoming or SigningKey.generate(old.signing.algorithm)
+            self._ring = Ring(after, successor, (old.signing,))
+        else:
+            self._ring = Ring(after, signing or SigningKey.generate(old.signing.algorithm), ())
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The key set to publish (RFC 7517 §5), public members only, the signing key first."""
-        return {"keys": [key.public_jwk() for key in self._keys]}
+        ring = self._ring
+        keys = (ring.signing, *filter(None, [ring.upcoming]), *ring.retiring)
+        return {"keys": [key.public_jwk() for key in keys]}
