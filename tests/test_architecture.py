@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ticketgate.django": HOST | {ASGI, WSGI, "django"},
     "ticketgate.mcp": HOST | {ASGI, "mcp"},
     "ticketgate.issuing": {CORE, ERRORS, "joserfc", "cryptography"},
+    "ticketgate.issuing.starlette": {CORE, ERRORS, DRIVERS, "ticketgate.issuing", "starlette"},
     "ticketgate.token_client": HOST,
     "ticketgate": HOST,
     "ticketgate.testing": EVERYTHING,
@@ -90,6 +91,8 @@ def area(name: str) -> str:
     parts = name.split(".")
     if parts[0] != "ticketgate":
         return parts[0]
+    if ".".join(parts[:3]) in MAY_IMPORT:
+        return ".".join(parts[:3])
     return ".".join(parts[:2]) if ".".join(parts[:2]) in MAY_IMPORT | dict.fromkeys(MODULES) else "ticketgate"
 
 

@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError:
     raise SystemExit("The ticketgate command needs an extra: pip install 'ticketgate[cli]'") from None
 
-from ticketgate.demo.client import NoToken, TokenRequest, fetch_token
+from ticketgate.demo.client import NoToken, TokenRequest, fetch_assertion, fetch_token
 from ticketgate.demo.servers import Addresses, CannotStart, serving
 from ticketgate.demo.tour import walk
 
@@ -92,12 +92,16 @@ def mint(
     entitlement: Annotated[Values, typer.Option(help="An entitlement; may be repeated.")] = [],  # noqa: B006
     lifetime: Annotated[int | None, typer.Option(min=-3600, max=3600, help="In seconds.")] = None,
     resource: Annotated[str, typer.Option(help="Another audience than the sample API.")] = "",
+    opaque: Annotated[bool, typer.Option("--opaque", help="A token that says nothing by itself.")] = False,
+    assertion: Annotated[
+        bool, typer.Option("--assertion", help="An assertion for the JWT bearer grant.")
+    ] = False,
     issuer: Annotated[str, typer.Option(help="Where the demo issuer listens.")] = "http://127.0.0.1:9000",
 ) -> None:
     """Print an access token from a running demo."""
-    wanted = TokenRequest(scope, role, group, entitlement, lifetime, resource)
+    wanted = TokenRequest(scope, role, group, entitlement, lifetime, resource, opaque)
     try:
-        typer.echo(fetch_token(issuer, wanted))
+        typer.echo(fetch_assertion(issuer) if assertion else fetch_token(issuer, wanted))
     except NoToken as error:
         raise _failure(str(error)) from error
 

@@ -38,7 +38,7 @@ def test_the_check_walks_the_whole_tour():
     done = ticketgate("demo", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 15
     assert all(line.startswith("ok ") for line in lines)
     assert "a tampered token: 401 invalid_token" in done.stdout
 
@@ -130,6 +130,35 @@ def test_a_port_in_use_is_one_clear_sentence(option):
         done = ticketgate("demo", *(part for pair in rest.items() for part in pair))
     assert done.returncode == 1
     assert done.stderr == f"Port {port} is in use: choose another one with {option}.\n"
+
+
+def test_an_assertion_can_be_exchanged_once_with_curl(demo):
+    api, issuer, _ = demo
+    command = (
+        f"curl -s {issuer}/token -d grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer"
+        " -d assertion=$JWT -d scope=orders:read"
+    )
+    env = os.environ | {"JWT": ticketgate("mint", "--assertion", "--issuer", issuer).stdout.strip()}
+    answers = [
+        json.loads(subprocess.run(command, shell=True, capture_output=True, env=env, timeout=30).stdout)
+        for _ in range(2)
+    ]
+    bearer = {"Authorization": "Bearer " + answers[0]["access_token"]}
+    assert httpx.get(f"{api}/me", headers=bearer).json()["sub"] == "alice"
+    assert httpx.get(f"{api}/orders", headers=bearer).status_code == 200
+    assert answers[1]["error"] == "invalid_grant"
+
+
+def test_an_opaque_token_opens_too(demo):
+    api, issuer, _ = demo
+    opaque = ticketgate("mint", "--opaque", "--scope", "orders:read", "--issuer", issuer).stdout.strip()
+    assert "." not in opaque
+    assert httpx.get(f"{api}/orders", headers={"Authorization": f"Bearer {opaque}"}).status_code == 200
+
+
+def test_an_assertion_needs_a_demo():
+    done = ticketgate("mint", "--assertion", "--issuer", f"http://127.0.0.1:{free_port()}")
+    assert (done.returncode, "No demo issuer answers" in done.stderr) == (1, True)
 
 
 def test_mint_without_an_issuer_is_one_clear_sentence():

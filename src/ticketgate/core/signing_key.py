@@ -66,6 +66,11 @@ class SigningKey:
         name = "Ed25519" if self.algorithm == "EdDSA" else self.algorithm
         return JWSRegistry.algorithms[name].sign(signing_input, self.key)
 
+    def private_jwk(self) -> dict[str, Any]:
+        """The whole key, to be kept in a safe place and loaded again."""
+        members: dict[str, Any] = {**self.key.as_dict(private=True)}
+        return members | {"kid": self.kid, "use": "sig", "alg": self.algorithm}
+
     def public_jwk(self) -> dict[str, Any]:
         """What may be published: the public members, ``kid``, ``use`` and ``alg`` (RFC 7517 §4)."""
         members: dict[str, Any] = {**self.key.as_dict(private=False)}

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ticketgate import Issuer, KeyPolicy, ResourceServer, role, scope
-from ticketgate.demo.issuer import AUDIENCE
+from ticketgate import ClientSecretBasic, Introspection, Issuer, KeyPolicy, ResourceServer, role, scope
+from ticketgate.demo.issuer import API_CLIENT_ID, API_CLIENT_SECRET, AUDIENCE
 from ticketgate.starlette import AccessTokenMiddleware, requires
 
 
@@ -45,7 +45,11 @@ async def admin(request: Request) -> Response:
 
 def api_app(issuer: str) -> Starlette:
     """The API that trusts ``issuer``; it asks for new keys sooner than usual, since here they change often."""
-    server = ResourceServer(AUDIENCE, Issuer(issuer, keys=KeyPolicy(cooldown=1)), leeway=0)
+    asking = Introspection(
+        auth=ClientSecretBasic(API_CLIENT_ID, API_CLIENT_SECRET), cache_ttl=1, negative_ttl=1
+    )
+    trusted = Issuer(issuer, keys=KeyPolicy(cooldown=1), introspection=asking)
+    server = ResourceServer(AUDIENCE, trusted, leeway=0)
     return Starlette(
         routes=[
             Route("/health", health),

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from ticketgate.demo.issuer import CLIENT_ID, CLIENT_SECRET
+from ticketgate.issuing.token_endpoint import JWT_BEARER
 
 
 class NoToken(Exception):
@@ -26,6 +27,7 @@ class TokenRequest:
     entitlement: Sequence[str] = ()
     lifetime: int | None = None
     resource: str = ""
+    opaque: bool = False
 
     def parameters(self) -> dict[str, str]:
         """The request's form, without what is left out."""
@@ -37,19 +39,32 @@ class TokenRequest:
             "entitlements": " ".join(self.entitlement),
             "lifetime": "" if self.lifetime is None else str(self.lifetime),
             "resource": self.resource,
+            "token_format": "opaque" if self.opaque else "",
         }
         return {name: value for name, value in form.items() if value}
 
 
 def fetch_token(issuer: str, wanted: TokenRequest) -> str:
     """An access token of the demo issuer at ``issuer``.  Raises `NoToken`."""
+    return _obtain(issuer, wanted.parameters(), (CLIENT_ID, CLIENT_SECRET))
+
+
+def fetch_assertion(issuer: str) -> str:
+    """An assertion by a partner that the demo issuer at ``issuer`` trusts (RFC 7523 §2.1).  Raises `NoToken`."""
     try:
-        response = httpx.post(
-            f"{issuer.rstrip('/')}/token",
-            data=wanted.parameters(),
-            auth=(CLIENT_ID, CLIENT_SECRET),
-            timeout=10,
-        )
+        return httpx.post(f"{issuer.rstrip('/')}/assertion", timeout=10).raise_for_status().text
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NoToken(f"No demo issuer answers at {issuer}: start one with `ticketgate demo`.") from error
+
+
+def exchange_assertion(issuer: str, assertion: str, scope: str) -> str:
+    """The access token that ``assertion`` is good for, once.  Raises `NoToken`."""
+    return _obtain(issuer, {"grant_type": JWT_BEARER, "assertion": assertion, "scope": scope}, None)
+
+
+def _obtain(issuer: str, form: dict[str, str], auth: tuple[str, str] | None) -> str:
+    try:
+        response = httpx.post(f"{issuer.rstrip('/')}/token", data=form, auth=auth, timeout=10)
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NoToken(f"No issuer answers at {issuer}: start one with `ticketgate demo`.") from error

@@ -1,80 +1,67 @@
-"""A small authorization server for the demo: keys in memory, tokens for whoever knows the demo secret.
+"""The demo's authorization server: keys in memory, tokens for whoever knows the demo secret.
 
-RFC 6749 §4.4 (client credentials), RFC 8414 §3 (metadata), RFC 7517 §5 (JWK Set).
+RFC 6749 §4.4, RFC 7523 §2.1, RFC 7662, RFC 7009; everything of it is in `ticketgate.issuing`.
 """
+
+import secrets
+import time
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ticketgate.core.metadata import OPENID, RFC8414
+from ticketgate.core.signing_key import SigningKey, sign_jwt
+from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
+from ticketgate.issuing.assertions import AssertionIssuer
 from ticketgate.issuing.clients import Client
-from ticketgate.issuing.keys import KeyRing, SigningKey
-from ticketgate.issuing.messages import MAX_BODY_BYTES, EndpointRequest
-from ticketgate.issuing.token_endpoint import TokenEndpoint
+from ticketgate.issuing.server import AuthorizationServer
+from ticketgate.issuing.starlette import routes
 
 AUDIENCE = "https://api.demo.example"
 CLIENT_ID, CLIENT_SECRET = "demo", "demo-secret"
+API_CLIENT_ID, API_CLIENT_SECRET = "api", "api-secret"
+ASSERTION_ISSUER = "https://partner.demo.example"
 
 
 def issuer_app(issuer: str, algorithm: str = "RS256") -> Starlette:
     """The authorization server whose identifier is ``issuer``, with a new key."""
-    keys = KeyRing(SigningKey.generate(algorithm))
-    client = Client(CLIENT_ID, CLIENT_SECRET, accept_requested_claims=True)
-    endpoint = TokenEndpoint(issuer, AUDIENCE, clients=[client], keys=keys)
-
-    async def token(request: Request) -> Response:
-        return await _answer(endpoint, request)
-
-    async def jwks(request: Request) -> Response:
-        return JSONResponse(keys.jwks())
-
-    async def metadata(request: Request) -> Response:
-        return JSONResponse(_metadata(issuer))
+    tokens = AccessTokenIssuer(issuer, SigningKey.generate(algorithm), resources=AUDIENCE)
+    partner = SigningKey.generate("ES256")
+    server = AuthorizationServer(
+        tokens,
+        clients=[
+            Client(CLIENT_ID, CLIENT_SECRET, accept_requested_claims=True),
+            Client(API_CLIENT_ID, API_CLIENT_SECRET, may_introspect=True),
+        ],
+        assertion_issuers=[AssertionIssuer(ASSERTION_ISSUER, jwks={"keys": [partner.public_jwk()]})],
+    )
 
     async def rotate(request: Request) -> Response:
-        keys.rotate(keep=request.query_params.get("keep") == "1")
-        return JSONResponse({"kid": keys.signing.kid})
+        tokens.rotate(keep=request.query_params.get("keep") == "1")
+        return JSONResponse({"kid": tokens.keys.signing.kid})
+
+    async def assertion(request: Request) -> Response:
+        return PlainTextResponse(_assertion(partner, issuer))
 
     return Starlette(
         routes=[
-            Route(RFC8414, metadata),
-            Route(OPENID, metadata),
-            Route("/jwks", jwks),
-            Route("/token", token, methods=["GET", "POST"]),
+            *routes(server),
             Route("/rotate", rotate, methods=["POST"]),
+            Route("/assertion", assertion, methods=["POST"]),
         ]
     )
 
 
-def _metadata(issuer: str) -> dict[str, object]:
-    return {
-        "issuer": issuer,
-        "token_endpoint": f"{issuer}/token",
-        "jwks_uri": f"{issuer}/jwks",
-        "response_types_supported": [],
-        "grant_types_supported": ["client_credentials"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+def _assertion(partner: SigningKey, audience: str) -> str:
+    """What a partner that the demo trusts says of one of its users (RFC 7523 §3)."""
+    now = int(time.time())
+    claims = {
+        "iss": ASSERTION_ISSUER,
+        "sub": "alice",
+        "aud": audience,
+        "iat": now,
+        "exp": now + 300,
+        "jti": secrets.token_urlsafe(16),
     }
-
-
-async def _answer(endpoint: TokenEndpoint, request: Request) -> Response:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            break
-    headers = request.scope["headers"]
-    answer = endpoint.answer(
-        EndpointRequest(
-            request.method,
-            next((value for name, value in headers if name == b"content-type"), b""),
-            tuple(value for name, value in headers if name == b"authorization"),
-            bytes(body),
-        )
-    )
-    response = Response(answer.body, answer.status)
-    for name, value in answer.headers:
-        response.headers.append(name, value)
-    return response
+    return sign_jwt(partner, "JWT", claims)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ticketgate.demo.client import TokenRequest, fetch_token
+from ticketgate.demo.client import TokenRequest, exchange_assertion, fetch_assertion, fetch_token
 from ticketgate.demo.servers import Addresses
 
 OTHER_AUDIENCE = "https://other.demo.example"
@@ -44,6 +44,12 @@ def walk(addresses: Addresses) -> Iterator[Verdict]:
         yield _verdict("an expired token", "401 invalid_token", _get(api, "/orders", expired))
         yield _verdict("a tampered token", "401 invalid_token", _get(api, "/orders", _tampered(good)))
         yield _verdict("a token for another audience", "401 invalid_token", _get(api, "/orders", elsewhere))
+
+        opaque = fetch_token(issuer, TokenRequest(scope=["orders:read"], opaque=True))
+        yield _verdict("an opaque token, by introspection", "200", _get(api, "/orders", opaque))
+        yield _verdict("an unknown opaque token", "401 invalid_token", _get(api, "/orders", "unknown"))
+        vouched = exchange_assertion(issuer, fetch_assertion(issuer), "orders:read")
+        yield _verdict("a token for a partner's assertion", "200", _get(api, "/orders", vouched))
 
         _ = httpx.post(f"{issuer}/rotate").raise_for_status()
         newer = fetch_token(issuer, reader)

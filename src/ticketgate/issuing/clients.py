@@ -1,39 +1,73 @@
-"""The clients we know, and how one proves to be one of them.
+"""The clients of an issuer, and how one proves to be one of them.
 
-RFC 6749 §2.3.1 (client_secret_basic and client_secret_post) and §5.2 (invalid_client).
+RFC 6749 §2.3 and §5.2, RFC 7521 §4.2, RFC 7523 §2.2 and §3.
 """
 
 import binascii
 import hashlib
 import hmac
+import logging
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from ticketgate.errors import ConfigurationError
+from ticketgate.core.client_auth import ASSERTION_TYPE
+from ticketgate.errors import ConfigurationError, InvalidToken
+from ticketgate.issuing.assertions import (
+    check_assertion,
+    parse_keys,
+    read_assertion,
+    type_is_for,
+    use_once,
+    verified_by,
+)
 from ticketgate.issuing.messages import EndpointRequest, Refusal
+from ticketgate.issuing.stores import MemoryStore, Store
 
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
+
+logger = logging.getLogger("ticketgate.issuing")
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A confidential client, and the scope values it may ask for.
+    """A client: confidential with a ``secret`` or with public keys (``jwks``), public with neither.
 
+    ``scopes`` is what it may ask for; ``resources`` are the APIs whose tokens it may introspect, where
+    ``may_introspect`` lets it (none means all).  ``opaque`` has it get tokens that say nothing by themselves.
     ``accept_requested_claims`` lets the client itself choose any scope, ``resource``, ``roles``, ``groups``,
-    ``entitlements`` and ``lifetime`` of its tokens: for demonstrations and tests only.
+    ``entitlements``, ``lifetime`` and ``token_format`` of its tokens: for demonstrations and tests only.
+
+    The secret is not kept, only its hash.
     """
 
     client_id: str
-    secret: str = field(repr=False)
+    secret: str = field(default="", repr=False)
     scopes: frozenset[str] = frozenset()
+    jwks: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    may_introspect: bool = field(default=False, kw_only=True)
+    resources: frozenset[str] = field(default=frozenset(), kw_only=True)
+    opaque: bool = field(default=False, kw_only=True)
     accept_requested_claims: bool = field(default=False, kw_only=True)
+    digest: str = field(default="", repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.client_id or not self.secret:
-            raise ConfigurationError("a client needs a client_id and a secret")
+        if not isinstance(self.client_id, str) or not self.client_id:
+            raise ConfigurationError("a client needs a client_id")
+        if self.jwks is not None:
+            _ = parse_keys(self.jwks)
+        if self.secret:
+            object.__setattr__(self, "digest", _digest(self.secret))
+            object.__setattr__(self, "secret", "")
+        object.__setattr__(self, "scopes", frozenset(self.scopes))
+        object.__setattr__(self, "resources", frozenset(self.resources))
+
+    @property
+    def is_confidential(self) -> bool:
+        """Whether it can prove to be itself."""
+        return bool(self.digest or self.jwks)
 
 
 class Login(NamedTuple):
@@ -45,30 +79,96 @@ class Login(NamedTuple):
 
 
 class Clients:
-    """All clients of a server; `authenticate` is the only way to get one out."""
+    """All clients of an issuer; `authenticate` is the only way to get one out by what it presents.
 
-    __slots__ = ("_clients",)
+    ``audiences`` are the names that an assertion may be addressed to.
+    """
 
-    def __init__(self, clients: Iterable[Client]) -> None:
+    __slots__ = ("_audiences", "_store")
+
+    def __init__(
+        self, clients: Iterable[Client], store: Store | None = None, *, audiences: Sequence[str] = ()
+    ) -> None:
+        self._store = MemoryStore() if store is None else store
+        self._audiences = tuple(audiences)
         known = tuple(clients)
-        self._clients = {client.client_id: client for client in known}
-        if len(self._clients) != len(known):
+        if len({client.client_id for client in known}) != len(known):
             raise ConfigurationError("two clients have one client_id")
+        for client in known:
+            self.add(client)
 
-    def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str]) -> Client:
-        """The client that made this request.  Raises `Refusal`: one method, and the right secret."""
-        login = _from_header(request, parameters) if request.authorization else _from_form(parameters)
-        client = self._clients.get(login.client_id)
-        if not _same(login.secret, client.secret if client else "") or client is None:
-            raise _invalid_client(by_header=login.by_header)
+    def add(self, client: Client) -> None:
+        """Know ``client`` from now on, in place of another with its name."""
+        members = asdict(client) | {"scopes": sorted(client.scopes), "resources": sorted(client.resources)}
+        self._store.put("client", client.client_id, members)
+
+    def named(self, client_id: str, now: float) -> Client | None:
+        """The client of that name, which nobody has proven to be yet."""
+        found = self._store.get("client", client_id, now)
+        return None if found is None else Client(**found)
+
+    def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Client:
+        """The client that made this request.  Raises `Refusal`: one method, and the right proof."""
+        client = self.authenticated(request, parameters, now)
+        if client is None:
+            raise invalid_client(by_header=False)
         return client
 
+    def authenticated(
+        self, request: EndpointRequest, parameters: Mapping[str, str], now: float
+    ) -> Client | None:
+        """The same where a client may also be public or say nothing of itself; None then if nothing was said."""
+        asserted = "client_assertion" in parameters or "client_assertion_type" in parameters
+        if asserted:
+            if request.authorization or "client_secret" in parameters:
+                raise invalid_client(by_header=bool(request.authorization))
+            return self._by_assertion(parameters, now)
+        if request.authorization:
+            return self._by_secret(_from_header(request, parameters), now)
+        if "client_secret" in parameters:
+            login = Login(parameters.get("client_id", ""), parameters["client_secret"], by_header=False)
+            return self._by_secret(login, now)
+        if "client_id" in parameters:
+            client = self.named(parameters["client_id"], now)
+            if client is None or client.is_confidential:
+                raise invalid_client(by_header=False)
+            return client
+        return None
 
-def _from_form(parameters: Mapping[str, str]) -> Login:
-    """client_secret_post: the credentials stand in the form."""
-    if "client_id" not in parameters or "client_secret" not in parameters:
-        raise _invalid_client(by_header=False)
-    return Login(parameters["client_id"], parameters["client_secret"], by_header=False)
+    def _by_secret(self, login: Login, now: float) -> Client:
+        client = self.named(login.client_id, now)
+        digest = client.digest if client else ""
+        if not hmac.compare_digest(_digest(login.secret), digest) or client is None or not digest:
+            raise invalid_client(by_header=login.by_header)
+        return client
+
+    def _by_assertion(self, parameters: Mapping[str, str], now: float) -> Client:
+        """RFC 7523 §3: iss and sub are the client, the audience is us, and it comes once."""
+        if parameters.get("client_assertion_type") != ASSERTION_TYPE:
+            raise invalid_client(by_header=False)
+        raw = parameters.get("client_assertion", "")
+        try:
+            jwt = read_assertion(raw)
+            type_is_for(jwt, client=True)
+            client = self.named(jwt.claims["iss"], now)
+            if client is None or client.jwks is None:
+                raise InvalidToken("issuer", expected="a client with keys", actual=jwt.claims["iss"])
+            check_assertion(jwt.claims, self._audiences, now)
+            if (
+                jwt.claims["sub"] != client.client_id
+                or parameters.get("client_id", client.client_id) != client.client_id
+            ):
+                raise InvalidToken("claim", expected="sub and client_id like iss", actual=jwt.claims["sub"])
+            if not jwt.claims.get("jti"):
+                raise InvalidToken("claim", expected="jti", actual=None)
+            verified_by(jwt, parse_keys(client.jwks).candidates(jwt.header))
+            use_once(raw, jwt.claims, self._store, now)
+        except InvalidToken as error:
+            logger.info(
+                "client assertion refused: %s, expected %s", error.reason, ascii(error.expected)[:200]
+            )
+            raise invalid_client(by_header=False) from error
+        return client
 
 
 def _from_header(request: EndpointRequest, parameters: Mapping[str, str]) -> Login:
@@ -90,9 +190,9 @@ def _basic(authorization: bytes) -> Login:
         client_id, colon, secret = pair.partition(":")
         login = Login(_unquote(client_id), _unquote(secret), by_header=True)
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise _invalid_client(by_header=True) from error
+        raise invalid_client(by_header=True) from error
     if scheme.lower() != b"basic" or not colon:
-        raise _invalid_client(by_header=True)
+        raise invalid_client(by_header=True)
     return login
 
 
@@ -100,16 +200,12 @@ def _unquote(text: str) -> str:
     return unquote_plus(text, errors="strict")
 
 
-def _same(given: str, expected: str) -> bool:
+def _digest(secret: str) -> str:
     """Takes as long for an unknown client or a secret of another length as for a wrong one."""
-    return hmac.compare_digest(_digest(given), _digest(expected))
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
-def _invalid_client(*, by_header: bool) -> Refusal:
+def invalid_client(*, by_header: bool) -> Refusal:
     """401 with a challenge where the Authorization header was used, 400 otherwise (RFC 6749 §5.2)."""
     words = "The client is unknown, or did not authenticate"
     if by_header:

@@ -21,6 +21,7 @@ class EndpointRequest:
     content_type: bytes = FORM
     authorization: tuple[bytes, ...] = ()
     body: bytes = field(default=b"", repr=False)
+    accept: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

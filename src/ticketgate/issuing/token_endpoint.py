@@ -1,119 +1,246 @@
 """The token endpoint: who asks, for what, and the token that comes of it.
 
-RFC 6749 §4.4 (client credentials), §5.1 and §5.2; RFC 9068 §2.2.3 and §3; RFC 8707 §2 (resource).
+RFC 6749 §4.4 (client credentials), §5.1 and §5.2; RFC 7523 §2.1 and §3 (JWT bearer grant);
+RFC 9068 §2.2.3 and §3; RFC 8707 §2 (resource).
 """
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ticketgate.core.clock import Clock
-from ticketgate.errors import ConfigurationError
+from ticketgate.core.flow import Flow, call
+from ticketgate.core.surroundings import Surroundings
+from ticketgate.errors import InvalidToken, IssuerUnavailable
+from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
+from ticketgate.issuing.assertions import (
+    AssertionIssuer,
+    AssertionKeys,
+    check_assertion,
+    read_assertion,
+    type_is_for,
+    use_once,
+    verified_by,
+)
 from ticketgate.issuing.clients import Client, Clients
-from ticketgate.issuing.keys import KeyRing
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
-from ticketgate.issuing.tokens import MAX_LIFETIME, issue_access_token, scope_values
+from ticketgate.issuing.stores import Store
+from ticketgate.issuing.tokens import MAX_LIFETIME, scope_values
 
+CLIENT_CREDENTIALS = "client_credentials"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 REQUESTED_CLAIMS = ("roles", "groups", "entitlements")
 LIFETIME = re.compile(r"-?[0-9]{1,4}")
 
 logger = logging.getLogger("ticketgate.issuing")
 
 
+def _vouched_subject(claims: Mapping[str, Any]) -> str:
+    return str(claims["sub"])
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for, after everything about it was found to be allowed."""
+
+    subject: str
+    client_id: str
+    resource: str
+    scope: str
+    lifetime: int
+    claims: Mapping[str, Any]
+    opaque: bool
+
+
 class TokenEndpoint:
-    """Answers token requests by the client credentials grant; takes no framework object and never waits.
+    """Answers token requests by client credentials and by the JWT bearer grant; a flow, and never waits.
 
-    ``audience`` is the resource that all tokens are for, ``lifetime`` their life in seconds.
-
-    >>> endpoint = TokenEndpoint("https://as.example", "https://api.example", clients=[...], keys=ring)
-    >>> endpoint.answer(EndpointRequest(authorization=(b"Basic ...",), body=b"grant_type=client_credentials"))
+    ``assertion_issuers`` are trusted for that grant; ``resolve_subject`` is given the claims of an assertion and
+    returns the subject of the token, or None to refuse (it may be async).  ``audiences`` are the names that an
+    assertion may be addressed to.
     """
-
-    __slots__ = ("audience", "clients", "clock", "issuer", "keys", "lifetime")
 
     def __init__(
         self,
-        issuer: str,
-        audience: str,
+        issuer: AccessTokenIssuer,
+        clients: Clients,
+        store: Store,
         *,
-        clients: Iterable[Client],
-        keys: KeyRing,
-        lifetime: int = 300,
-        clock: Clock = Clock(),
+        audiences: tuple[str, ...],
+        assertion_issuers: Iterable[AssertionIssuer] = (),
+        resolve_subject: Callable[[Mapping[str, Any]], Any] = _vouched_subject,
     ) -> None:
-        if not issuer or not audience:
-            raise ConfigurationError("a token endpoint needs an issuer and an audience")
-        if not 1 <= lifetime <= MAX_LIFETIME:
-            raise ConfigurationError(f"lifetime must be between 1 and {MAX_LIFETIME} seconds")
-        self.issuer = issuer
-        self.audience = audience
-        self.clients = Clients(clients)
-        self.keys = keys
-        self.lifetime = lifetime
-        self.clock = clock
+        self._issuer = issuer
+        self._clients = clients
+        self._store = store
+        self._audiences = audiences
+        self._assertion_issuers = {one.issuer: AssertionKeys(one) for one in assertion_issuers}
+        self._resolve_subject = resolve_subject
+        self._around = Surroundings(issuer.clock)
 
-    def answer(self, request: EndpointRequest) -> Answer:
+    @property
+    def grant_types(self) -> list[str]:
+        """The grants that are answered."""
+        return [CLIENT_CREDENTIALS, *([JWT_BEARER] if self._assertion_issuers else [])]
+
+    def answer(self, request: EndpointRequest) -> Flow[Answer]:
         """The token, or the refusal; never an exception for what a stranger sent."""
         try:
-            return self._grant(request)
+            parameters = read_parameters(request)
+            now = self._issuer.clock.wall()
+            grant = parameters.get("grant_type")
+            if grant is None:
+                raise Refusal("invalid_request", "grant_type is missing")
+            if grant not in self.grant_types:
+                raise Refusal(
+                    "unsupported_grant_type", f"The grants here are {' and '.join(self.grant_types)}"
+                )
+            if grant == JWT_BEARER:
+                wish = yield from self._vouched_for(request, parameters, now)
+            else:
+                wish = self._for_itself(request, parameters, now)
+            return self._grant(wish, now)
         except Refusal as refusal:
             logger.info("token request refused: %s: %s", refusal.error, refusal.description)
             return refusal.answer
+        except IssuerUnavailable as error:
+            logger.warning("cannot decide on a token request: %s", error)
+            words = "The keys of the assertion's issuer cannot be had now"
+            headers = (("Retry-After", str(error.retry_after)),)
+            return Refusal("temporarily_unavailable", words, status=503, headers=headers).answer
 
-    def _grant(self, request: EndpointRequest) -> Answer:
-        parameters = read_parameters(request)
-        client = self.clients.authenticate(request, parameters)
-        _grant_is_client_credentials(parameters)
-        audience = _audience(client, parameters, self.audience)
-        scope = _scope(client, parameters)
-        lifetime = _lifetime(client, parameters, self.lifetime)
-        token = issue_access_token(
-            self.keys.signing,
-            issuer=self.issuer,
+    def _for_itself(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Wish:
+        """RFC 6749 §4.4: confidential clients only."""
+        client = self._clients.authenticate(request, parameters, now)
+        if not client.is_confidential:
+            raise Refusal("unauthorized_client", "This grant is for clients that can authenticate")
+        free = client.accept_requested_claims
+        return Wish(
             subject=client.client_id,
-            audience=audience,
             client_id=client.client_id,
-            lifetime=max(lifetime, 1),
-            scope=scope,
+            resource=self._resource(parameters, free=free),
+            scope=self._scope(parameters, None if free else client.scopes, free=free),
+            lifetime=_lifetime(client, parameters, self._issuer.lifetime),
             claims=_claims(client, parameters),
-            now=self.clock.wall() + min(lifetime - 1, 0),
+            opaque=client.opaque or (free and parameters.get("token_format") == "opaque"),
         )
-        return Answer.of(_members(token, lifetime, scope))
+
+    def _vouched_for(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Flow[Wish]:
+        """RFC 7523 §2.1: a client may authenticate, and if it tries, it must succeed."""
+        client = self._clients.authenticated(request, parameters, now)
+        raw = parameters.get("assertion")
+        if raw is None:
+            raise Refusal("invalid_request", "assertion is missing")
+        claims, trusted = yield from self._checked(raw, now)
+        subject = yield from call(self._resolve_subject, claims)
+        if not isinstance(subject, str) or not subject:
+            raise _invalid_grant()
+        allowed = _both(trusted.scopes, client.scopes if client and client.is_confidential else None)
+        wish = Wish(
+            subject=subject,
+            client_id=client.client_id if client else trusted.issuer,
+            resource=self._resource(parameters, free=False),
+            scope=self._scope(parameters, allowed, free=False),
+            lifetime=max(1, min(self._issuer.lifetime, int(claims["exp"] - now))),
+            claims={},
+            opaque=client.opaque if client else False,
+        )
+        self._use(raw, claims, now)
+        return wish
+
+    def _checked(self, raw: str, now: float) -> Flow[tuple[Mapping[str, Any], AssertionIssuer]]:
+        """The claims of a good assertion and who made it; an unknown issuer causes no request."""
+        try:
+            jwt = read_assertion(raw)
+            type_is_for(jwt, client=False)
+            keys = self._assertion_issuers.get(jwt.claims["iss"])
+            if keys is None:
+                raise InvalidToken("issuer", expected=list(self._assertion_issuers), actual=jwt.claims["iss"])
+            check_assertion(jwt.claims, self._audiences, now)
+            verified_by(jwt, (yield from keys.find(jwt, self._around)))
+        except InvalidToken as error:
+            logger.info("assertion refused: %s, expected %s", error.reason, ascii(error.expected)[:200])
+            raise _invalid_grant() from error
+        return jwt.claims, keys.issuer
+
+    def _use(self, raw: str, claims: Any, now: float) -> None:
+        try:
+            use_once(raw, claims, self._store, now)
+        except InvalidToken as error:
+            raise _invalid_grant() from error
+
+    def _resource(self, parameters: Mapping[str, str], *, free: bool) -> str:
+        """RFC 8707 §2, RFC 9068 §3: who names a resource gets a token for it, or none."""
+        resource = parameters.get("resource", self._issuer.default_resource)
+        if not free and not self._issuer.knows(resource):
+            raise Refusal("invalid_target", "No tokens are issued for this resource")
+        return resource
+
+    def _scope(self, parameters: Mapping[str, str], allowed: frozenset[str] | None, *, free: bool) -> str:
+        """What was asked for, if all of it is allowed and means something to the resource; nothing if nothing was."""
+        if "scope" not in parameters:
+            return ""
+        try:
+            values = scope_values(parameters["scope"])
+        except ValueError as error:
+            raise Refusal("invalid_scope", "The scope is malformed") from error
+        if allowed is not None and not allowed.issuperset(values):
+            raise Refusal("invalid_scope", "The scope is more than is allowed here")
+        resource = parameters.get("resource", self._issuer.default_resource)
+        if not free and len(self._issuer.meaningful(" ".join(values), resource)) != len(values):
+            raise Refusal("invalid_scope", "The scope means nothing to this resource")
+        return " ".join(values)
+
+    def _grant(self, wish: Wish, now: float) -> Answer:
+        """RFC 6749 §5.1; the scope is told whenever there is one, and there is no refresh token."""
+        issue = self._opaque if wish.opaque else self._signed
+        members = {
+            "access_token": issue(wish, now),
+            "token_type": "Bearer",
+            "expires_in": max(wish.lifetime, 0),
+        }
+        return Answer.of(members | ({"scope": wish.scope} if wish.scope else {}))
+
+    def _signed(self, wish: Wish, now: float) -> str:
+        return self._issuer.issue(
+            subject=wish.subject,
+            client_id=wish.client_id,
+            scope=wish.scope,
+            resource=wish.resource,
+            lifetime=max(wish.lifetime, 1),
+            claims=wish.claims,
+            now=now + min(wish.lifetime - 1, 0),
+        )
+
+    def _opaque(self, wish: Wish, now: float) -> str:
+        """A token that says nothing; what it means is kept under its hash."""
+        token = secrets.token_urlsafe(32)
+        names = {
+            "iss": self._issuer.issuer,
+            "sub": wish.subject,
+            "aud": wish.resource,
+            "client_id": wish.client_id,
+        }
+        times = {"iat": int(now), "exp": int(now) + wish.lifetime, "jti": secrets.token_urlsafe(16)}
+        claims = {**wish.claims, **names, **times} | ({"scope": wish.scope} if wish.scope else {})
+        self._store.put("token", token_name(token), claims, now + wish.lifetime)
+        return token
 
 
-def _members(token: str, lifetime: int, scope: str) -> dict[str, Any]:
-    """RFC 6749 §5.1; the scope is told whenever there is one."""
-    members: dict[str, Any] = {"access_token": token, "token_type": "Bearer", "expires_in": max(lifetime, 0)}
-    return members | {"scope": scope} if scope else members
+def token_name(token: str) -> str:
+    """The name under which an opaque token is kept: whoever reads the store cannot use it."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
-def _grant_is_client_credentials(parameters: Mapping[str, str]) -> None:
-    if "grant_type" not in parameters:
-        raise Refusal("invalid_request", "grant_type is missing")
-    if parameters["grant_type"] != "client_credentials":
-        raise Refusal("unsupported_grant_type", "The only grant_type here is client_credentials")
+def _both(some: frozenset[str] | None, others: frozenset[str] | None) -> frozenset[str] | None:
+    return others if some is None else some if others is None else some & others
 
 
-def _audience(client: Client, parameters: Mapping[str, str], default: str) -> str:
-    """RFC 8707 §2, RFC 9068 §3: a client that names a resource gets a token for it, or none."""
-    resource = parameters.get("resource", default)
-    if resource != default and not client.accept_requested_claims:
-        raise Refusal("invalid_target", "No tokens are issued for this resource")
-    return resource
-
-
-def _scope(client: Client, parameters: Mapping[str, str]) -> str:
-    """What was asked for, if the client may have all of it; nothing where nothing was asked for."""
-    if "scope" not in parameters:
-        return ""
-    try:
-        values = scope_values(parameters["scope"])
-    except ValueError as error:
-        raise Refusal("invalid_scope", "The scope is malformed") from error
-    if not client.accept_requested_claims and not client.scopes.issuperset(values):
-        raise Refusal("invalid_scope", "The scope is more than this client may have")
-    return " ".join(values)
+def _invalid_grant() -> Refusal:
+    return Refusal("invalid_grant", "The assertion is not accepted")
 
 
 def _lifetime(client: Client, parameters: Mapping[str, str], default: int) -> int:

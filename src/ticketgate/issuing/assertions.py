@@ -1,0 +1,142 @@
+"""JWTs in which somebody vouches for a client or a user.
+
+RFC 7521 §5, RFC 7523 §3, RFC 8725 §3.11.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ticketgate.core.claims import (
+    Rules,
+    audience_includes_us,
+    expires_in_the_future,
+    is_valid_already,
+    subject_is_named,
+    was_issued_in_the_past,
+)
+from ticketgate.core.flow import Flow, call
+from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.issuer import DEFAULT_ALGORITHMS
+from ticketgate.core.jwk import Key
+from ticketgate.core.jwt import (
+    UnverifiedJWT,
+    algorithm_is_one_of,
+    media_type,
+    nothing_is_critical,
+    read,
+    verify_signature,
+)
+from ticketgate.core.key_source import KeySource
+from ticketgate.core.keys import KeySet, parse_jwk_set
+from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
+from ticketgate.core.strict_json import FrozenDict
+from ticketgate.core.surroundings import Surroundings
+from ticketgate.errors import ConfigurationError, InvalidToken
+from ticketgate.issuing.stores import Store
+
+CLIENT_TYPE = "application/client-authentication+jwt"
+OTHER_TYPES = frozenset(
+    f"application/{name}"
+    for name in ("at+jwt", "token-introspection+jwt", "dpop+jwt", "logout+jwt", "secevent+jwt")
+)
+LEEWAY = 30.0
+MAX_LIFE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionIssuer:
+    """Somebody whose assertions are grants (RFC 7523 §2.1): ``issuer`` is their ``iss``, compared exactly.
+
+    Their keys are one of ``jwks``, ``jwks_uri``, or ``find_key``, which is given header and claims and returns a
+    JWK, a JWK Set or None (it may be async).  ``scopes`` bounds what may be asked for, None leaves that open.
+    """
+
+    issuer: str
+    jwks: Mapping[str, Any] | None = None
+    jwks_uri: str | None = None
+    find_key: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
+    scopes: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.issuer or sum(way is not None for way in (self.jwks, self.jwks_uri, self.find_key)) != 1:
+            raise ConfigurationError("an AssertionIssuer needs a name and one of jwks, jwks_uri, find_key")
+        _ = checked_address("jwks_uri", self.jwks_uri, insecure_http=False)
+
+
+class AssertionKeys:
+    """The keys of an `AssertionIssuer`."""
+
+    def __init__(self, issuer: AssertionIssuer) -> None:
+        self.issuer = issuer
+        static = None if issuer.jwks is None else parse_keys(issuer.jwks)
+        policy = KeyPolicy()
+        where = MetadataSource(Whereabouts(issuer.issuer, issuer.jwks_uri), policy)
+        self._source = KeySource(where, DEFAULT_ALGORITHMS, policy, static)
+
+    def find(self, jwt: UnverifiedJWT, around: Surroundings) -> Flow[tuple[Key, ...]]:
+        """The keys that may have signed; none where there is none.  Raises `IssuerUnavailable`."""
+        if self.issuer.find_key is None:
+            return (yield from self._source.find(jwt.header, around.clock.read(), around))
+        found = yield from call(self.issuer.find_key, jwt.header, jwt.claims)
+        if found is None:
+            return ()
+        return parse_keys(found if "keys" in found else {"keys": [found]}).candidates(jwt.header)
+
+
+def parse_keys(jwks: Mapping[str, Any]) -> KeySet:
+    """The usable keys of a JWK Set.  Raises `ConfigurationError`."""
+    try:
+        return parse_jwk_set(json.dumps({**jwks}).encode(), DEFAULT_ALGORITHMS, 100)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"jwks must hold a usable public key: {error}") from error
+
+
+def read_assertion(raw: str) -> UnverifiedJWT:
+    """An assertion before anything in it is believed.  Raises `InvalidToken`."""
+    jwt = read(raw.encode("utf-8", "replace"))
+    algorithm_is_one_of(jwt.header, DEFAULT_ALGORITHMS)
+    nothing_is_critical(jwt.header)
+    if not isinstance(jwt.claims.get("iss"), str):
+        raise InvalidToken("issuer", expected="iss", actual=jwt.claims.get("iss"))
+    return jwt
+
+
+def type_is_for(jwt: UnverifiedJWT, *, client: bool) -> None:
+    """RFC 8725 §3.11: a JWT that was made for something else is no assertion, whoever signed it."""
+    typ = media_type(jwt.header.get("typ", "JWT"))
+    if typ is None or typ in OTHER_TYPES or (typ == CLIENT_TYPE and not client):
+        raise InvalidToken("type", expected="an assertion", actual=jwt.header.get("typ"))
+
+
+def check_assertion(claims: FrozenDict, audiences: Sequence[str], now: float) -> None:
+    """RFC 7523 §3: for us, alive, not for ever, and about somebody.  Raises `InvalidToken`."""
+    rules = Rules(now, LEEWAY, frozenset(audiences))
+    audience_includes_us(claims, rules)
+    expires_in_the_future(claims, rules)
+    if claims["exp"] > now + MAX_LIFE + LEEWAY:
+        raise InvalidToken("claim", expected="an exp within an hour", actual=claims["exp"])
+    is_valid_already(claims, rules)
+    if "iat" in claims:
+        was_issued_in_the_past(claims, rules)
+    subject_is_named(claims, rules)
+
+
+def use_once(raw: str, claims: FrozenDict, store: Store, now: float) -> None:
+    """RFC 7523 §3: an assertion is good for one use.  Raises `InvalidToken` for the second.
+
+    One without ``jti`` goes by the hash of the whole.
+    """
+    jti = claims.get("jti")
+    if jti is not None and not isinstance(jti, str):
+        raise InvalidToken("claim", expected="jti: a string", actual=jti)
+    name = f"{claims['iss']} {jti}" if jti else hashlib.sha256(raw.encode()).hexdigest()
+    if not store.add("assertion", name, float(claims["exp"]) + LEEWAY, now):
+        raise InvalidToken("claim", expected="an assertion that is new", actual="a replay")
+
+
+def verified_by(jwt: UnverifiedJWT, keys: tuple[Key, ...]) -> None:
+    """One of ``keys`` signed the assertion.  Raises `InvalidToken`."""
+    verify_signature(jwt, keys)

@@ -1,0 +1,130 @@
+"""What an issuer remembers: clients, opaque tokens, what was used once and what was revoked.
+
+One small protocol, and two that keep it: in memory, and in an SQLite file that survives restarts.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+
+class Store(Protocol):
+    """Named values of several kinds; ``until`` is when one ends, in seconds since the epoch, None for never."""
+
+    def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
+        """Remember ``value``, in place of what there was."""
+        ...
+
+    def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
+        """What is remembered and has not ended."""
+        ...
+
+    def add(self, kind: str, name: str, until: float, now: float) -> bool:
+        """Whether ``name`` is new; atomic, so that of two who ask at once only one is told so."""
+        ...
+
+    def delete(self, kind: str, name: str) -> None:
+        """Forget it, if it is there."""
+        ...
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Everything of one kind, by name."""
+        ...
+
+
+class MemoryStore:
+    """Remembers until the process ends; what has ended is forgotten as new things come."""
+
+    PURGE_EVERY = 1_000
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], tuple[dict[str, Any], float | None]] = {}
+        self._lock = Lock()
+        self._additions = 0
+
+    def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
+        """See `Store`."""
+        with self._lock:
+            self._entries[kind, name] = ({**value}, until)
+
+    def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
+        """See `Store`."""
+        value, until = self._entries.get((kind, name), (None, None))
+        return None if value is None or (until is not None and until <= now) else {**value}
+
+    def add(self, kind: str, name: str, until: float, now: float) -> bool:
+        """See `Store`."""
+        with self._lock:
+            self._purge(now)
+            _, ends = self._entries.get((kind, name), (None, 0.0))
+            if ends is None or ends > now:
+                return False
+            self._entries[kind, name] = ({}, until)
+            return True
+
+    def delete(self, kind: str, name: str) -> None:
+        """See `Store`."""
+        with self._lock:
+            _ = self._entries.pop((kind, name), None)
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """See `Store`."""
+        with self._lock:
+            return {name: {**value} for (found, name), (value, _) in self._entries.items() if found == kind}
+
+    def _purge(self, now: float) -> None:
+        self._additions += 1
+        if self._additions % self.PURGE_EVERY == 0:
+            entries = self._entries.items()
+            self._entries = {name: entry for name, entry in entries if entry[1] is None or entry[1] > now}
+
+
+class SQLiteStore:
+    """Remembers in the file ``path``, which only its owner may read; several processes may share it."""
+
+    def __init__(self, path: str | Path) -> None:
+        Path(path).touch(mode=0o600)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        self._lock = Lock()
+        self._run("PRAGMA journal_mode=WAL")
+        self._run(
+            "CREATE TABLE IF NOT EXISTS entries"
+            " (kind TEXT, name TEXT, value TEXT, until REAL, PRIMARY KEY (kind, name)) WITHOUT ROWID"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
+        """See `Store`."""
+        self._run("REPLACE INTO entries VALUES (?, ?, ?, ?)", kind, name, json.dumps({**value}), until)
+
+    def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
+        """See `Store`."""
+        sql = "SELECT value FROM entries WHERE kind = ? AND name = ? AND (until IS NULL OR until > ?)"
+        rows = self._run(sql, kind, name, now)
+        return json.loads(rows[0][0]) if rows else None
+
+    def add(self, kind: str, name: str, until: float, now: float) -> bool:
+        """See `Store`."""
+        self._run("DELETE FROM entries WHERE kind = ? AND until <= ?", kind, now)
+        sql = "INSERT OR IGNORE INTO entries VALUES (?, ?, '{}', ?) RETURNING name"
+        return bool(self._run(sql, kind, name, until))
+
+    def delete(self, kind: str, name: str) -> None:
+        """See `Store`."""
+        self._run("DELETE FROM entries WHERE kind = ? AND name = ?", kind, name)
+
+    def all(self, kind: str) -> dict[str, dict[str, Any]]:
+        """See `Store`."""
+        rows = self._run("SELECT name, value FROM entries WHERE kind = ?", kind)
+        return {name: json.loads(value) for name, value in rows}
+
+    def _run(self, sql: str, *values: object) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()

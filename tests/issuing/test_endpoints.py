@@ -1,0 +1,554 @@
+"""The endpoints of the authorization server: each rule of the RFCs as a request and its answer."""
+
+import base64
+import json
+from urllib.parse import urlencode
+
+import pytest
+from flows import World
+from joserfc.jwk import ECKey
+from tokens import ABSENT, API, ISSUER, NOW, Time, without_absent
+
+from ticketgate import Issuer, ResourceServer
+from ticketgate.core.request import bearer_request
+from ticketgate.core.signing_key import SigningKey, sign_jwt
+from ticketgate.errors import ConfigurationError
+from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
+from ticketgate.issuing.assertions import AssertionIssuer
+from ticketgate.issuing.clients import Client, Clients
+from ticketgate.issuing.messages import EndpointRequest
+from ticketgate.issuing.server import AuthorizationServer, load_keys, save_keys
+from ticketgate.issuing.stores import MemoryStore, SQLiteStore
+
+OTHER = "https://other.example"
+PARTNER = "https://partner.example"
+CLIENT_KEY, PARTNER_KEY = SigningKey.generate("ES256"), SigningKey.generate("ES256")
+GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+BEARER_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+CLIENTS = [
+    Client("app", "s3cret", frozenset({"orders:read", "orders:write"})),
+    Client("odd", "p:a%+ss", frozenset({"orders:read"})),
+    Client("keyed", scopes=frozenset({"orders:read"}), jwks={"keys": [CLIENT_KEY.public_jwk()]}),
+    Client("public", scopes=frozenset({"orders:read"})),
+    Client("opaque", "s3cret", frozenset({"orders:read"}), opaque=True),
+    Client("api", "s3cret", may_introspect=True, resources=frozenset({API})),
+    Client("elsewhere", "s3cret", may_introspect=True, resources=frozenset({OTHER})),
+]
+
+
+class Server:
+    """An authorization server whose requests are answered by hand."""
+
+    def __init__(self, store=None, partner=None, **options):
+        self.time = Time()
+        self.issuer = AccessTokenIssuer(
+            ISSUER,
+            SigningKey.generate("ES256"),
+            resources={API: ["orders:read", "orders:write"], OTHER: ["mail"]},
+            clock=self.time.clock,
+        )
+        self.world = World()
+        trusted = partner or AssertionIssuer(PARTNER, jwks={"keys": [PARTNER_KEY.public_jwk()]})
+        self.server = AuthorizationServer(
+            self.issuer, clients=CLIENTS, store=store, assertion_issuers=[trusted], **options
+        )
+
+    def post(self, path, form, auth=None, body=None, **request):
+        headers = () if auth is None else (b"Basic " + base64.b64encode(":".join(auth).encode()),)
+        raw = urlencode(form).encode() if body is None else body
+        request = {"authorization": headers, "body": raw} | request
+        answer = self.world.run(self.server.answer(path, EndpointRequest(**request)))
+        parsed = json.loads(answer.body) if answer.body[:1] == b"{" else answer.body.decode()
+        return answer.status, parsed, dict(answer.headers)
+
+    def token(self, form, auth=("app", "s3cret"), **request):
+        return self.post("/token", {"grant_type": "client_credentials"} | form, auth, **request)
+
+    def judged(self, token, audience=API):
+        server = ResourceServer(audience, Issuer(ISSUER, jwks=self.issuer.jwks()), clock=self.time.clock)
+        return self.world.run(server.authenticate(bearer_request(token)))
+
+    def introspect(self, token, auth=("api", "s3cret"), **request):
+        return self.post("/introspect", {"token": token}, auth, **request)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    opened = SQLiteStore(tmp_path / "issuer.db")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.requirement("RFC6749-4.4-a", "RFC6749-5.1-a", "RFC9068-3-a")
+def test_client_credentials():
+    server = Server()
+    status, members, headers = server.token({"scope": "orders:read"})
+    assert status == 200
+    assert (members["token_type"], members["expires_in"], members["scope"]) == ("Bearer", 300, "orders:read")
+    assert (headers["Cache-Control"], headers["Pragma"]) == ("no-store", "no-cache")
+    assert "refresh_token" not in members
+    access = server.judged(members["access_token"])
+    assert (access.subject, access.client_id, access.scopes) == ("app", "app", {"orders:read"})
+
+
+@pytest.mark.requirement("RFC6749-2.3.1-a", "RFC6749-2.3.1-c")
+@pytest.mark.parametrize(
+    ("form", "auth"),
+    [
+        ({}, ("app", "s3cret")),
+        ({"client_id": "app"}, ("app", "s3cret")),
+        ({"client_id": "app", "client_secret": "s3cret"}, None),
+        ({}, ("odd", "p%3Aa%25%2Bss")),
+        ({"scope": ""}, ("app", "s3cret")),
+    ],
+)
+def test_clients_that_authenticate(form, auth):
+    assert Server().token(form, auth)[0] == 200
+
+
+@pytest.mark.requirement("RFC6749-5.2-a", "RFC6749-5.2-b", "RFC7521-4.2.1-a", "RFC8707-2-b")
+@pytest.mark.parametrize(
+    ("form", "auth", "status", "error"),
+    [
+        ({}, ("app", "wrong"), 401, "invalid_client"),
+        ({}, ("nobody", "s3cret"), 401, "invalid_client"),
+        ({}, ("keyed", ""), 401, "invalid_client"),
+        ({}, ("public", ""), 401, "invalid_client"),
+        ({}, ("odd", "p:a%+ss"), 401, "invalid_client"),
+        ({}, None, 400, "invalid_client"),
+        ({"client_id": "app"}, None, 400, "invalid_client"),
+        ({"client_id": "nobody"}, None, 400, "invalid_client"),
+        ({"client_secret": "s3cret"}, None, 400, "invalid_client"),
+        ({"client_id": "app", "client_secret": "wrong"}, None, 400, "invalid_client"),
+        ({"client_id": "public"}, None, 400, "unauthorized_client"),
+        ({"client_id": "odd"}, ("app", "s3cret"), 400, "invalid_request"),
+        ({"client_secret": "s3cret"}, ("app", "s3cret"), 400, "invalid_request"),
+        ({"client_assertion": "x"}, ("app", "s3cret"), 401, "invalid_client"),
+        ({"client_assertion": "x", "client_assertion_type": "y"}, None, 400, "invalid_client"),
+        ({"client_assertion": "x", "client_assertion_type": BEARER_TYPE}, None, 400, "invalid_client"),
+        ({"client_assertion_type": BEARER_TYPE}, None, 400, "invalid_client"),
+        ({"grant_type": ""}, ("app", "s3cret"), 400, "invalid_request"),
+        ({"grant_type": "password"}, ("app", "s3cret"), 400, "unsupported_grant_type"),
+        ({"scope": "admin"}, ("app", "s3cret"), 400, "invalid_scope"),
+        ({"scope": "orders:read  orders:write"}, ("app", "s3cret"), 400, "invalid_scope"),
+        ({"scope": 'a"b'}, ("app", "s3cret"), 400, "invalid_scope"),
+        ({"scope": "orders:read", "resource": OTHER}, ("app", "s3cret"), 400, "invalid_scope"),
+        ({"resource": "https://nobody.example"}, ("app", "s3cret"), 400, "invalid_target"),
+        ({"lifetime": "9999", "roles": "admin"}, ("app", "s3cret"), 200, None),
+    ],
+)
+def test_token_requests_and_their_answers(form, auth, status, error):
+    found, members, headers = Server().token(form, auth)
+    assert (found, members.get("error")) == (status, error)
+    assert ("WWW-Authenticate" in headers) == (status == 401)
+    assert headers["Cache-Control"] == "no-store"
+    if error is None:
+        assert members["expires_in"] == 300
+
+
+@pytest.mark.parametrize("path", ["/token", "/introspect", "/revoke"])
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ({"method": "GET"}, 405),
+        ({"method": "PUT"}, 405),
+        ({"content_type": b"application/json"}, 400),
+        ({"content_type": b""}, 400),
+        ({"body": b"a=1&a=2"}, 400),
+        ({"body": b"a=%ff"}, 400),
+        ({"body": b"\xff\xfe"}, 400),
+        ({"body": b"x" * 70_000}, 413),
+        ({"authorization": (b"Basic x", b"Basic y")}, 400),
+        ({"authorization": (b"Basic !!!",)}, 401),
+        ({"authorization": (b"Basic /w==",)}, 401),
+        ({"authorization": (b"Bearer x",)}, 401),
+        ({"authorization": (b"Basic YXBw",)}, 401),
+        ({"authorization": (b"",)}, 401),
+    ],
+)
+def test_bad_requests_get_an_answer_of_the_rfc(path, request_, status):
+    found, members, _ = Server().post(path, {"token": "x", "grant_type": "client_credentials"}, **request_)
+    assert found == status
+    assert members["error"] in {"invalid_request", "invalid_client"}
+
+
+def assertion(key=CLIENT_KEY, typ="client-authentication+jwt", **changes):
+    claims = {"iss": "keyed", "sub": "keyed", "aud": ISSUER, "exp": NOW + 60, "iat": NOW, "jti": "a"}
+    return sign_jwt(key, typ, without_absent(claims | changes))
+
+
+def by_assertion(server, raw, **more):
+    return server.token({"client_assertion_type": BEARER_TYPE, "client_assertion": raw, **more}, None)
+
+
+@pytest.mark.requirement("RFC7523-2.2-a", "RFC7523-3-a", "RFC7523-3-d")
+@pytest.mark.parametrize("typ", ["client-authentication+jwt", "JWT"])
+def test_a_client_assertion_is_good_once(store, typ):
+    server = Server(store)
+    raw = assertion(typ=typ)
+    assert by_assertion(server, raw, client_id="keyed")[0] == 200
+    assert by_assertion(server, raw)[1]["error"] == "invalid_client"
+    assert by_assertion(server, assertion(typ=typ, jti="b"))[0] == 200
+
+
+@pytest.mark.requirement("RFC7523-3-b", "RFC7523-3-c", "RFC7523-3-e")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        assertion(aud=f"{ISSUER}/token"), assertion(aud="https://other.example"), assertion(aud=ABSENT),
+        assertion(iss="app"), assertion(iss="nobody"), assertion(iss=ABSENT), assertion(sub="app"), assertion(sub=ABSENT),
+        assertion(exp=NOW - 60), assertion(exp=ABSENT), assertion(exp=NOW + 86_400), assertion(nbf=NOW + 60),
+        assertion(iat=NOW + 60), assertion(jti=ABSENT), assertion(jti=7), assertion(key=PARTNER_KEY),
+        assertion(typ="at+jwt"), assertion(typ="dpop+jwt"), assertion(typ="a b"), assertion() + "x", "x.y.z", "é",
+    ],
+)  # fmt: skip
+def test_a_client_assertion_that_is_not_right(raw):
+    status, members, _ = by_assertion(Server(), raw)
+    assert (status, members["error"]) == (400, "invalid_client")
+
+
+def test_a_client_assertion_for_another_client_id():
+    assert by_assertion(Server(), assertion(), client_id="app")[1]["error"] == "invalid_client"
+
+
+def test_the_old_audience_can_be_accepted():
+    server = Server(accept_token_endpoint_audience=True)
+    assert by_assertion(server, assertion(aud=f"{ISSUER}/token"))[0] == 200
+
+
+def vouch(key=PARTNER_KEY, typ="JWT", **changes):
+    claims = {"iss": PARTNER, "sub": "alice", "aud": ISSUER, "exp": NOW + 60, "iat": NOW, "jti": "a"}
+    return sign_jwt(key, typ, without_absent(claims | changes))
+
+
+def exchange(server, raw, auth=None, **more):
+    form = {"grant_type": GRANT} | ({} if raw is None else {"assertion": raw})
+    return server.token(form | more, auth)
+
+
+@pytest.mark.requirement("RFC7523-2.1-a", "RFC7523-3-a", "RFC7521-4.1-a")
+@pytest.mark.parametrize("aud", [ISSUER, f"{ISSUER}/token", [ISSUER, "x"]])
+def test_an_assertion_is_exchanged_once(store, aud):
+    server = Server(store)
+    raw = vouch(aud=aud)
+    status, members, _ = exchange(server, raw, scope="orders:read")
+    assert status == 200
+    assert members["expires_in"] == 60  # no longer than the assertion
+    assert "refresh_token" not in members
+    access = server.judged(members["access_token"])
+    assert (access.subject, access.client_id, access.scopes) == ("alice", PARTNER, {"orders:read"})
+    assert exchange(server, raw)[1]["error"] == "invalid_grant"
+
+
+def test_an_assertion_without_an_id_goes_by_its_hash():
+    server = Server()
+    raw = vouch(jti=ABSENT)
+    assert exchange(server, raw)[0] == 200
+    assert exchange(server, raw)[1]["error"] == "invalid_grant"
+
+
+@pytest.mark.requirement("RFC7523-2.1-b", "RFC7523-3.1-a")
+@pytest.mark.parametrize(
+    ("auth", "more", "status", "client_id"),
+    [
+        (("app", "s3cret"), {}, 200, "app"),
+        (None, {"client_id": "public"}, 200, "public"),
+        (("app", "wrong"), {}, 401, None),
+        (None, {"client_id": "app"}, 400, None),
+        (None, {"client_id": "nobody"}, 400, None),
+    ],
+)
+def test_a_client_may_authenticate_and_then_must_succeed(auth, more, status, client_id):
+    server = Server()
+    found, members, _ = exchange(server, vouch(), auth, **more)
+    assert found == status
+    if client_id:
+        assert server.judged(members["access_token"]).client_id == client_id
+
+
+@pytest.mark.requirement("RFC7523-3-b", "RFC7523-3-f", "RFC7523-3.1-b")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        vouch(iss="https://stranger.example"), vouch(iss=ABSENT), vouch(sub=ABSENT), vouch(sub=""), vouch(aud="x"),
+        vouch(aud=ABSENT), vouch(exp=NOW - 60), vouch(exp=ABSENT), vouch(exp=NOW + 86_400), vouch(nbf=NOW + 60),
+        vouch(iat=NOW + 60), vouch(jti=7), vouch(key=CLIENT_KEY), vouch(typ="at+jwt"),
+        vouch(typ="client-authentication+jwt"), vouch() + "x", "junk", "a.b.c",
+    ],
+)  # fmt: skip
+def test_any_fault_of_an_assertion_is_invalid_grant(raw):
+    status, members, _ = exchange(Server(), raw)
+    assert (status, members["error"]) == (400, "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    ("raw", "more", "error"),
+    [
+        (None, {}, "invalid_request"),
+        (vouch(), {"scope": "admin"}, "invalid_scope"),
+        (vouch(), {"resource": "https://nobody.example"}, "invalid_target"),
+    ],
+)
+def test_faults_around_an_assertion(raw, more, error):
+    server = Server()
+    assert exchange(server, raw, **more)[1]["error"] == error
+    if raw:
+        assert exchange(server, raw)[0] == 200  # it was not used up
+
+
+def test_an_access_token_is_no_grant():
+    server = Server()
+    token = server.issuer.issue(subject="alice", client_id="app", resource=API)
+    assert exchange(server, token)[1]["error"] == "invalid_grant"
+
+
+def test_subjects_are_resolved_by_a_function_that_may_refuse():
+    server = Server(resolve_subject=lambda claims: {"alice": "user-1"}.get(claims["sub"]))
+    members = exchange(server, vouch())[1]
+    assert server.judged(members["access_token"]).subject == "user-1"
+    assert exchange(server, vouch(sub="mallory", jti="b"))[1]["error"] == "invalid_grant"
+
+
+def test_an_assertion_issuer_has_scopes_of_its_own():
+    partner = AssertionIssuer(
+        PARTNER, jwks={"keys": [PARTNER_KEY.public_jwk()]}, scopes=frozenset({"orders:read"})
+    )
+    server = Server(partner=partner)
+    assert exchange(server, vouch(), scope="orders:write")[1]["error"] == "invalid_scope"
+    assert exchange(server, vouch(), ("app", "s3cret"), scope="orders:read")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "found",
+    [PARTNER_KEY.public_jwk(), {"keys": [PARTNER_KEY.public_jwk()]}],
+)
+def test_keys_of_assertion_issuers_come_from_a_function(found):
+    asked = []
+
+    def find(header, claims):
+        asked.append((header["kid"], claims["sub"]))
+        return found
+
+    server = Server(partner=AssertionIssuer(PARTNER, find_key=find))
+    assert exchange(server, vouch())[0] == 200
+    assert asked == [(PARTNER_KEY.kid, "alice")]
+    nobody = Server(partner=AssertionIssuer(PARTNER, find_key=lambda header, claims: None))
+    assert exchange(nobody, vouch())[1]["error"] == "invalid_grant"
+
+
+def test_keys_of_assertion_issuers_are_fetched():
+    server = Server(partner=AssertionIssuer(PARTNER, jwks_uri=f"{PARTNER}/jwks"))
+    status, members, headers = exchange(server, vouch())
+    assert (status, members["error"], headers["Retry-After"]) == (503, "temporarily_unavailable", "1")
+    assert exchange(server, vouch(iss="https://stranger.example"))[0] == 400
+    assert server.world.asked == [f"{PARTNER}/jwks"]
+    server.world.pages[f"{PARTNER}/jwks"] = {"keys": [PARTNER_KEY.public_jwk()]}
+    server.time.advance(1)
+    assert exchange(server, vouch())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: AssertionIssuer(PARTNER),
+        lambda: AssertionIssuer("", jwks_uri="https://x.example"),
+        lambda: AssertionIssuer(PARTNER, jwks={}, jwks_uri="https://x.example"),
+        lambda: AssertionIssuer(PARTNER, jwks_uri="http://x.example"),
+        lambda: Server(partner=AssertionIssuer(PARTNER, jwks={"keys": []})),
+        lambda: Client(""),
+        lambda: Client("x", jwks={"keys": [{"kty": "oct"}]}),
+        lambda: Clients([Client("x"), Client("x")]),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(wrong):
+    with pytest.raises(ConfigurationError):
+        wrong()
+
+
+@pytest.mark.requirement("RFC7662-2.2-a", "RFC7662-2.1-f")
+@pytest.mark.parametrize("client", ["app", "opaque"])
+@pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense", ""])
+def test_introspection_tells_what_a_token_means(store, client, hint):
+    server = Server(store)
+    token = server.token({"scope": "orders:read"}, (client, "s3cret"))[1]["access_token"]
+    status, members, headers = server.post(
+        "/introspect", {"token": token, "token_type_hint": hint}, ("api", "s3cret")
+    )
+    assert (status, headers["Cache-Control"]) == (200, "no-store")
+    assert members.pop("jti")
+    assert members == {
+        "active": True, "token_type": "Bearer", "iss": ISSUER, "sub": client, "aud": API, "client_id": client,
+        "scope": "orders:read", "iat": NOW, "exp": NOW + 300,
+    }  # fmt: skip
+
+
+def test_introspection_tells_groups_roles_entitlements_and_cnf():
+    server = Server()
+    claims = {"roles": ["clerk"], "groups": [{"value": "ops"}], "entitlements": ["x"], "cnf": {"jkt": "y"}}
+    token = server.issuer.issue(subject="alice", client_id="app", **claims)
+    assert claims.items() <= server.introspect(token)[1].items()
+
+
+@pytest.mark.requirement("RFC7662-2.2-m", "RFC7662-2.2-n", "RFC7662-4-a", "RFC7662-2.2-k")
+def test_every_fault_of_a_token_is_inactive_and_nothing_else():
+    server, stranger = Server(), Server()
+    good = server.token({})[1]["access_token"]
+    opaque = server.token({}, ("opaque", "s3cret"))[1]["access_token"]
+    inactive = [
+        "unknown", "a.b.c", "é", good + "x", good[:-4] + "AAAA", assertion(), vouch(),
+        stranger.token({})[1]["access_token"], sign_jwt(server.issuer.keys.signing, "JWT", {"iss": ISSUER, "exp": NOW + 9}),
+        server.issuer.issue(subject="a", client_id="b", claims={"nbf": NOW + 60}),
+    ]  # fmt: skip
+    for token in inactive:
+        assert server.introspect(token)[:2] == (200, {"active": False})
+    for token in (good, opaque):
+        assert server.introspect(token)[1]["active"] is True
+        assert server.introspect(token, ("elsewhere", "s3cret"))[:2] == (200, {"active": False})
+        assert server.introspect(token, ("app", "s3cret"))[:2] == (200, {"active": False})
+    server.time.advance(300)
+    for token in (good, opaque):
+        assert server.introspect(token)[:2] == (200, {"active": False})
+
+
+@pytest.mark.requirement("RFC7662-2.1-d", "RFC7662-2.1-h", "RFC7662-2.3-a", "RFC9701-5-h")
+@pytest.mark.parametrize(
+    ("form", "auth", "accept", "status", "error"),
+    [
+        ({}, ("api", "s3cret"), b"", 400, "invalid_request"),
+        ({"token": "x"}, None, b"", 401, "invalid_client"),
+        ({"token": "x"}, None, b"application/token-introspection+jwt", 400, "invalid_client"),
+        ({"token": "x", "client_id": "public"}, None, b"", 401, "invalid_client"),
+        ({"token": "x"}, ("api", "wrong"), b"", 401, "invalid_client"),
+    ],
+)
+def test_introspection_is_for_those_who_authenticate(form, auth, accept, status, error):
+    found, members, _ = Server().post("/introspect", form, auth, accept=accept)
+    assert (found, members["error"]) == (status, error)
+
+
+@pytest.mark.requirement("RFC9701-5-a", "RFC9701-5-b", "RFC9701-5-c", "RFC9701-5-d", "RFC9701-5-f")
+@pytest.mark.parametrize(
+    "accept", [b"application/token-introspection+jwt", b"a/b;q=1, Application/Token-Introspection+JWT"]
+)
+def test_a_signed_answer(accept):
+    server = Server()
+    token = server.token({})[1]["access_token"]
+    for presented, active in ((token, True), ("unknown", False)):
+        status, raw, headers = server.introspect(presented, accept=accept)
+        assert (status, headers["Content-Type"]) == (200, "application/token-introspection+jwt")
+        head, payload = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in raw.split(".")[:2])
+        assert head["typ"] == "token-introspection+jwt"
+        assert payload.keys() == {"iss", "aud", "iat", "token_introspection"}
+        assert (payload["iss"], payload["aud"], payload["iat"]) == (ISSUER, "api", NOW)
+        assert payload["token_introspection"]["active"] is active
+
+
+def revoke(server, token, auth=("app", "s3cret")):
+    return server.post("/revoke", {"token": token}, auth)
+
+
+@pytest.mark.requirement("RFC7009-2.2-a", "RFC7009-2.1-a", "RFC7009-2.2.1-a")
+def test_revocation(store):
+    server = Server(store)
+    signed = server.token({})[1]["access_token"]
+    opaque = server.token({}, ("opaque", "s3cret"))[1]["access_token"]
+    assert revoke(server, "unknown")[0] == 200
+    assert revoke(server, Server().token({})[1]["access_token"])[0] == 200
+    assert revoke(server, signed)[1]["error"] == "unsupported_token_type"
+    assert revoke(server, signed, ("odd", "p%3Aa%25%2Bss"))[1]["error"] == "invalid_grant"
+    assert revoke(server, opaque)[1]["error"] == "invalid_grant"
+    assert server.introspect(opaque)[1]["active"] is True
+    assert revoke(server, opaque, ("opaque", "s3cret"))[:2] == (200, {})
+    assert server.introspect(opaque)[1] == {"active": False}
+    assert server.introspect(signed)[1]["active"] is True
+    assert server.post("/revoke", {}, ("app", "s3cret"))[1]["error"] == "invalid_request"
+    assert revoke(server, signed, ("app", "wrong"))[0] == 401
+
+
+def test_with_a_deny_list_jwts_can_be_revoked_too(store):
+    server = Server(store, deny_list=True)
+    signed, other = (server.token({})[1]["access_token"] for _ in range(2))
+    assert revoke(server, signed)[0] == 200
+    assert server.introspect(signed)[1] == {"active": False}
+    assert server.introspect(other)[1]["active"] is True
+    assert revoke(server, signed)[0] == 200
+
+
+def get(server, path, method="GET"):
+    return server.world.run(server.server.answer(path, EndpointRequest(method)))
+
+
+@pytest.mark.requirement("RFC8414-2-a", "RFC8414-3-a")
+def test_documents():
+    server = Server()
+    for path in ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"):
+        answer = get(server, path)
+        document = json.loads(answer.body)
+        assert answer.status == 200
+        assert document["issuer"] == ISSUER
+        assert document["grant_types_supported"] == ["client_credentials", GRANT]
+        assert {document[f"{name}_endpoint"] for name in ("token", "introspection", "revocation")} == {
+            f"{ISSUER}/token", f"{ISSUER}/introspect", f"{ISSUER}/revoke"
+        }  # fmt: skip
+    assert json.loads(get(server, "/jwks").body) == server.issuer.jwks()
+    assert get(server, "/jwks", "POST").status == 405
+
+
+def test_an_issuer_with_a_path_answers_below_it():
+    issuer = AccessTokenIssuer("https://as.example/t/1", SigningKey.generate("ES256"), resources=API)
+    assert AuthorizationServer(issuer).paths == (
+        "/.well-known/oauth-authorization-server/t/1",
+        "/t/1/.well-known/openid-configuration",
+        "/t/1/jwks",
+        "/t/1/token",
+        "/t/1/introspect",
+        "/t/1/revoke",
+    )
+
+
+def test_an_issuer_survives_a_restart(tmp_path):
+    path = tmp_path / "issuer.db"
+    first = SQLiteStore(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    keys = load_keys(first, "ES256")
+    keys.rotate()
+    save_keys(first, keys)
+    opaque = Server(first).token({}, ("opaque", "s3cret"))[1]["access_token"]
+    raw = vouch()
+    assert exchange(Server(first), raw)[0] == 200
+    first.close()
+
+    second = SQLiteStore(path)
+    assert load_keys(second).jwks() == keys.jwks()
+    assert load_keys(second).signing.sign(b"x")
+    server = Server(second)
+    assert server.introspect(opaque)[1]["active"] is True
+    assert exchange(server, raw)[1]["error"] == "invalid_grant"
+    assert b"s3cret" not in path.read_bytes()
+    assert opaque.encode() not in path.read_bytes()
+    second.close()
+
+
+def test_stores_forget_what_has_ended(store):
+    assert store.add("a", "x", until=10, now=0)
+    assert not store.add("a", "x", until=20, now=9)
+    assert store.add("a", "x", until=20, now=10)
+    store.put("b", "forever", {"y": 1})
+    assert store.get("b", "forever", 10**12) == {"y": 1}
+    assert store.all("b") == {"forever": {"y": 1}}
+    store.delete("b", "forever")
+    store.delete("b", "forever")
+    assert store.get("b", "forever", 0) is None
+    for number in range(2500):
+        assert store.add("c", str(number), until=number + 1, now=number)
+    assert len(store.all("c")) <= 1100
+
+
+def test_no_secret_is_shown_or_kept():
+    client = Client("app", "s3cret")
+    assert "s3cret" not in repr(client)
+    assert client.secret == ""
+    assert ECKey.generate_key("P-256").as_dict(private=True)["d"] not in repr(client)
