@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ticketgate.mcp": HOST | {ASGI, "mcp"},
     "ticketgate.issuing": {CORE, ERRORS, "joserfc", "cryptography"},
     "ticketgate.issuing.starlette": {CORE, ERRORS, DRIVERS, "ticketgate.issuing", "starlette"},
-    "ticketgate.token_client": HOST,
+    "ticketgate.token_client": HOST | {"httpx"},
     "ticketgate": HOST,
     "ticketgate.testing": EVERYTHING,
     "ticketgate.demo": EVERYTHING,

@@ -9,6 +9,7 @@
     CannotDecide               503: nobody's token is to blame
     ├── IssuerUnavailable      the issuer's keys cannot be had now
     └── InternalFault          something unexpected happened in here
+    TokenRefused               a token that we asked for was not given  RFC 6749 §5.2
     ConfigurationError         a ValueError while objects are built, never per request
 
 Every refusal has two readers. The client gets ``status``, ``error`` and ``description``, fixed words
@@ -28,6 +29,7 @@ __all__ = [
     "IssuerUnavailable",
     "NoCredentials",
     "OAuthError",
+    "TokenRefused",
 ]
 
 
@@ -133,6 +135,15 @@ class IssuerUnavailable(CannotDecide):
 
 class InternalFault(CannotDecide):
     """An unexpected exception while a request was authenticated; its traceback is in the log."""
+
+
+class TokenRefused(Exception):
+    """The authorization server gave us no token; ``error`` is its code (RFC 6749 §5.2), in its own words."""
+
+    def __init__(self, error: str, description: str = "") -> None:
+        super().__init__(f"{error}: {description}" if description else error)
+        self.error = error
+        self.description = description
 
 
 class ConfigurationError(ValueError):

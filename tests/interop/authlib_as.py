@@ -10,9 +10,11 @@ Tokens are issued by client_credentials, and the client that asks decides which:
   default           Authlib's own choice of audience, the client id
   short             ends after one second
   opaque            not a JWT at all
-The client "rs" may introspect both kinds.
+The client "rs" may introspect both kinds; assertions by the keys in the variable RS_JWKS, with "rs256" as their issuer,
+are exchanged for tokens of "alice" (RFC 7523).
 """
 
+import json
 import os
 import secrets
 import socket
@@ -27,6 +29,7 @@ from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2.rfc6749 import grants, list_to_scope, scope_to_list
 from authlib.oauth2.rfc6749.models import ClientMixin, TokenMixin
 from authlib.oauth2.rfc6750 import BearerTokenGenerator
+from authlib.oauth2.rfc7523 import JWTBearerGrant
 from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator, JWTIntrospectionEndpoint
 from flask import Flask
@@ -63,7 +66,7 @@ class Client(ClientMixin):
         return method == "client_secret_basic"
 
     def check_grant_type(self, grant_type):
-        return grant_type == "client_credentials"
+        return grant_type in {"client_credentials", JWTBearerGrant.GRANT_TYPE}
 
 
 CLIENTS = {
@@ -121,6 +124,34 @@ class Generator(JWTBearerTokenGenerator):
         return dict(client.claims or {})
 
 
+class User:
+    """The only user there is."""
+
+    def get_user_id(self):
+        return "alice"
+
+
+class BearerGrant(JWTBearerGrant):
+    """Assertions of a client that we know, about a user that we know."""
+
+    issuer = ""
+
+    def resolve_issuer_client(self, issuer):
+        return CLIENTS.get(issuer)
+
+    def resolve_client_public_key(self, client):
+        return KeySet.import_key_set(json.loads(os.environ["RS_JWKS"]))
+
+    def authenticate_user(self, subject):
+        return User() if subject == "alice" else None
+
+    def get_audiences(self):
+        return [self.issuer]
+
+    def has_granted_permission(self, client, user):
+        return True
+
+
 def make_app(issuer: str) -> Flask:
     app = Flask(__name__)
     generators = {
@@ -164,6 +195,7 @@ def make_app(issuer: str) -> Flask:
     server.register_endpoint(OpaqueIntrospection)
     server.register_token_generator("default", generate)
     server.register_grant(grants.ClientCredentialsGrant)
+    server.register_grant(type("OurBearerGrant", (BearerGrant,), {"issuer": issuer}))
 
     @app.post("/oauth/token")
     def token():

@@ -61,7 +61,8 @@ def fresh_oidc_provider(node: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def authlib_as() -> Iterator[str]:
     """The issuer identifier of a running authorization server made with Authlib."""
-    with start([sys.executable, HERE / "authlib_as.py"]) as issuer:
+    env = os.environ | {"RS_JWKS": json.dumps({"keys": RS_PUBLIC["keys"][:1]})}
+    with start([sys.executable, HERE / "authlib_as.py"], env=env) as issuer:
         yield issuer
 
 

@@ -9,14 +9,14 @@ import time
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from ticketgate.core.signing_key import SigningKey, sign_jwt
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.assertions import AssertionIssuer
 from ticketgate.issuing.clients import Client
 from ticketgate.issuing.server import AuthorizationServer
-from ticketgate.issuing.starlette import routes
+from ticketgate.issuing.starlette import authorization_server_app
 
 AUDIENCE = "https://api.demo.example"
 CLIENT_ID, CLIENT_SECRET = "demo", "demo-secret"
@@ -46,9 +46,9 @@ def issuer_app(issuer: str, algorithm: str = "RS256") -> Starlette:
 
     return Starlette(
         routes=[
-            *routes(server),
             Route("/rotate", rotate, methods=["POST"]),
             Route("/assertion", assertion, methods=["POST"]),
+            Mount("/", authorization_server_app(server)),
         ]
     )
 

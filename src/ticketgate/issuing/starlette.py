@@ -5,35 +5,46 @@ RFC 6749 §3.2, RFC 8414 §3.
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.issuing.messages import MAX_BODY_BYTES, EndpointRequest
 from ticketgate.issuing.server import AuthorizationServer
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-
-
-def routes(server: AuthorizationServer, *, driver: Driver | None = None) -> list[BaseRoute]:
-    """A route for each endpoint, at the paths that the issuer's identifier gives them."""
-    runner = driver or default_driver()
-
-    async def endpoint(request: Request) -> Response:
-        path = request.scope["path"]
-        answer = await runner.run(server.answer(path, await _read(request)))
-        body = b"" if request.method == "HEAD" else answer.body
-        response = Response(body, answer.status)
-        for name, value in answer.headers:
-            response.headers[name] = value
-        return response
-
-    return [Route(path, endpoint, methods=METHODS) for path in server.paths]
-
 
 def authorization_server_app(server: AuthorizationServer, *, driver: Driver | None = None) -> Starlette:
-    """The whole server as one application."""
-    return Starlette(routes=routes(server, driver=driver))
+    """The whole server as one application: every endpoint at the path that the issuer's identifier gives it.
+
+    An issuer with a path is mounted there; the metadata that RFC 8414 puts before that path is then the outer
+    application's to pass on.
+
+        Starlette(routes=[Mount("/auth", authorization_server_app(server))])      # issuer https://example.com/auth
+    """
+    runner = driver or default_driver()
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = (
+            await _respond(server, runner, request) if scope["path"] in server.paths else _nothing_here()
+        )
+        await response(scope, receive, send)
+
+    return Starlette(routes=[Mount("/", app=endpoint)])
+
+
+def _nothing_here() -> Response:
+    return PlainTextResponse("Not Found", 404)
+
+
+async def _respond(server: AuthorizationServer, runner: Driver, request: Request) -> Response:
+    answer = await runner.run(server.answer(request.scope["path"], await _read(request)))
+    body = b"" if request.method == "HEAD" else answer.body
+    response = Response(body, answer.status)
+    for name, value in answer.headers:
+        response.headers[name] = value
+    return response
 
 
 async def _read(request: Request) -> EndpointRequest:
