@@ -90,10 +90,7 @@ class AccessTokenMiddleware:
         except (OAuthError, CannotDecide) as error:
             await respond(self._gate.answer(error), scope, send)
             return
-        scope["ticketgate.access_token"] = token
-        scope["ticketgate.gate"] = self._gate
-        scope["user"] = Caller(token)
-        scope["auth"] = Granted(sorted(token.scopes) if token else [])
+        _show(scope, token, self._gate)
         await self.app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
@@ -116,6 +113,25 @@ class AccessTokenMiddleware:
 def _facts(scope: Scope) -> ResourceRequest:
     authorization = tuple(value for name, value in scope["headers"] if name == b"authorization")
     return ResourceRequest(scope.get("method", "GET"), authorization=authorization)
+
+
+def _show(scope: Scope, token: AccessToken | None, gate: Gate[Driver]) -> None:
+    """Leave the token and the gate where the application, and what comes after us, will look."""
+    scope["ticketgate.access_token"] = token
+    scope["ticketgate.gate"] = gate
+    scope["user"] = Caller(token)
+    scope["auth"] = Granted(sorted(token.scopes) if token else [])
+
+
+async def admit(scope: Scope, server: ResourceServer) -> Answer | None:
+    """Do for one connection what the middleware does; the refusal where it is refused, None where it may go on."""
+    gate: Gate[Driver] = Gate(server, default_driver())
+    try:
+        token = await gate.driver.run(server.authenticate(_facts(scope)))
+    except (OAuthError, CannotDecide) as error:
+        return gate.answer(error)
+    _show(scope, token, gate)
+    return None
 
 
 async def confirm(scope: Scope, within: float) -> Answer | None:

@@ -18,15 +18,21 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
 from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
+from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.drivers.aio import Driver
 from ticketgate.errors import ConfigurationError
 
-__all__ = ["AccessTokenMiddleware", "requires"]
+__all__ = ["AccessTokenMiddleware", "access_token", "requires"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def access_token(connection: "HTTPConnection[Any]") -> AccessToken | None:
+    """The access token of the caller; None where the caller is anonymous or there is no gate."""
+    return cast("AccessToken | None", connection.scope.get("ticketgate.access_token"))
 
 
 def requires(*requirements: Requirement, fresh_within: float | None = None) -> Callable[[Endpoint], Endpoint]:

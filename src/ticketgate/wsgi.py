@@ -26,6 +26,49 @@ StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
+class Doorman:
+    """What stands at the door of a WSGI application; the arguments are those of `AccessTokenMiddleware`."""
+
+    def __init__(
+        self,
+        server: ResourceServer,
+        *,
+        public: Iterable[str] = (),
+        optional: bool = False,
+        driver: Driver | None = None,
+        error_body: ErrorBody | None = None,
+    ) -> None:
+        self._server = server
+        self._public = PublicPaths(public)
+        self._optional = optional
+        self._gate = Gate(server, driver or default_driver(), error_body)
+
+    def refusal(self, environ: Environ) -> Answer | None:
+        """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
+        try:
+            token = None if self._is_open(environ) else self._authenticate(environ)
+        except (OAuthError, CannotDecide) as error:
+            return self._gate.answer(error)
+        environ["ticketgate.access_token"] = token
+        environ["ticketgate.gate"] = self._gate
+        return None
+
+    def _is_open(self, environ: Environ) -> bool:
+        return self._public.include(_path(environ)) or is_preflight(
+            environ["REQUEST_METHOD"],
+            "HTTP_ORIGIN" in environ,
+            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        )
+
+    def _authenticate(self, environ: Environ) -> AccessToken | None:
+        try:
+            return self._gate.driver.run(self._server.authenticate(_facts(environ)))
+        except NoCredentials:
+            if self._optional:
+                return None
+            raise
+
+
 class AccessTokenMiddleware:
     """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
 
@@ -50,35 +93,16 @@ class AccessTokenMiddleware:
         error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
-        self.server = server
-        self._public = PublicPaths(public)
-        self._optional = optional
-        self._gate = Gate(server, driver or default_driver(), error_body)
+        self._doorman = Doorman(
+            server, public=public, optional=optional, driver=driver, error_body=error_body
+        )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request, as PEP 3333 wants it."""
-        try:
-            token = None if self._is_open(environ) else self._authenticate(environ)
-        except (OAuthError, CannotDecide) as error:
-            return respond(self._gate.answer(error), environ, start_response)
-        environ["ticketgate.access_token"] = token
-        environ["ticketgate.gate"] = self._gate
+        refusal = self._doorman.refusal(environ)
+        if refusal is not None:
+            return respond(refusal, environ, start_response)
         return self.app(environ, start_response)
-
-    def _is_open(self, environ: Environ) -> bool:
-        return self._public.include(_path(environ)) or is_preflight(
-            environ["REQUEST_METHOD"],
-            "HTTP_ORIGIN" in environ,
-            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-        )
-
-    def _authenticate(self, environ: Environ) -> AccessToken | None:
-        try:
-            return self._gate.driver.run(self.server.authenticate(_facts(environ)))
-        except NoCredentials:
-            if self._optional:
-                return None
-            raise
 
 
 def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIApp:
@@ -139,7 +163,7 @@ def requires(
         @wraps(app)
         def guarded(*args: Any) -> Any:
             environ, start_response = args[-2:]
-            refusal = _refusal(environ, needed, fresh_within)
+            refusal = refusal_of(environ, needed, fresh_within)
             return app(*args) if refusal is None else respond(refusal, environ, start_response)
 
         return guarded
@@ -147,7 +171,8 @@ def requires(
     return decorate
 
 
-def _refusal(environ: Environ, needed: Requirement, fresh_within: float | None) -> Answer | None:
+def refusal_of(environ: Environ, needed: Requirement, fresh_within: float | None) -> Answer | None:
+    """The answer to a request whose token is not enough; None where it is, and after it was confirmed anew."""
     gate: Gate[Driver] | None = environ.get("ticketgate.gate")
     if gate is None:
         return without_a_gate()
