@@ -13,6 +13,7 @@
 //   https://other.example          meant for somebody else
 // Resource servers may introspect: "rs" by client_secret_basic, "rs-post" by client_secret_post, "rs-key" by private_key_jwt,
 // "rs-signed" gets signed answers, "rs-encrypted" signed and encrypted ones; their public keys come in the variable RS_JWKS.
+// Assertions by the first of those keys, with "service" as their issuer, are exchanged for tokens of "alice" (RFC 7523).
 // Beside the standard endpoints:
 //   POST /id-token                 an ID token for the client, signed with the same keys
 //   POST /rotate?keep=1|0          new signing keys; the old ones stay published, or do not
@@ -56,7 +57,7 @@ const client_secret = 'a-secret-that-opens-nothing-real';
 const asker = { grant_types: [], redirect_uris: [], response_types: [] };
 const jwks = JSON.parse(process.env.RS_JWKS ?? '{"keys":[]}');
 const clients = [
-  { client_id: 'service', client_secret, ...asker, grant_types: ['client_credentials'] },
+  { client_id: 'service', client_secret, ...asker, grant_types: ['client_credentials', 'urn:ietf:params:oauth:grant-type:jwt-bearer'] },
   { client_id: 'rs', client_secret, ...asker },
   { client_id: 'rs-post', client_secret, token_endpoint_auth_method: 'client_secret_post', ...asker },
 ];
@@ -75,7 +76,7 @@ function makeProvider(issuer, keys, resources) {
     jwks: { keys },
     scopes: SCOPES.split(' '),
     cookies: { keys: ['signs cookies nobody gets'] },
-    ttl: { ClientCredentials: lifetime, IdToken: 300 },
+    ttl: { ClientCredentials: lifetime, AccessToken: lifetime, IdToken: 300 },
     enabledJWA: {
       idTokenSigningAlgValues: ALGORITHMS,
       introspectionSigningAlgValues: ['RS256', 'ES256'],
@@ -107,8 +108,25 @@ function makeProvider(issuer, keys, resources) {
       },
     },
   });
+  registerAssertionGrant(provider, issuer, resources);
   provider.on('server_error', (ctx, error) => console.error(error));
   return provider;
+}
+
+const BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+const trusted = jose.createLocalJWKSet({ keys: jwks.keys.slice(0, 1) });
+
+function registerAssertionGrant(provider, issuer, resources) {
+  provider.registerGrantType(BEARER, async (ctx) => {
+    const { assertion, scope, resource } = ctx.oidc.params;
+    const expected = { issuer: 'service', subject: 'alice', audience: issuer, requiredClaims: ['exp', 'jti'] };
+    await jose.jwtVerify(assertion, trusted, expected).catch(() => { throw new errors.InvalidGrant('assertion'); });
+    if (!resources[resource]) throw new errors.InvalidTarget();
+    const token = new provider.AccessToken({ accountId: 'alice', client: ctx.oidc.client, gty: 'jwt-bearer' });
+    token.resourceServer = new provider.ResourceServer(resource, resources[resource]);
+    token.scope = scope;
+    ctx.body = { access_token: await token.save(), expires_in: token.expiration, token_type: token.tokenType, scope };
+  }, ['assertion', 'scope', 'resource']);
 }
 
 async function idToken(provider) {

@@ -130,6 +130,9 @@ def test_our_client_obtains_tokens_from_oidc_provider(oidc_provider):
     client = TokenClient(oidc_provider, ClientSecretBasic("service", SECRET))
     token = client.get(client.client_credentials(f"{API}/RS256", "orders:read"))
     assert verify(ResourceServer(API, Issuer(oidc_provider)), token).scopes == {"orders:read"}
+    private = RS_KEYS["sign"].as_dict(private=True)
+    vouched = client.vouched(f"{API}/RS256", "orders:read", key=private, issuer="service", subject="alice")
+    assert verify(ResourceServer(API, Issuer(oidc_provider)), client.get(vouched)).subject == "alice"
     with pytest.raises(TokenRefused, match="invalid_target"):
         client.get(client.client_credentials("https://nobody.example"))
 
