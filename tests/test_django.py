@@ -1,0 +1,156 @@
+"""A Django project behind the gate, as its users run it: gunicorn for WSGI, uvicorn for ASGI."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from servers import free_port, start
+from table import DOWN, KEYS
+from tokens import API, NOW, token
+
+HERE = Path(__file__).parent
+READER = {"Authorization": f"Bearer {token(scope='read').decode()}"}
+STRANGER = {"Authorization": f"Bearer {token().decode()}"}
+
+
+def environment(**settings):
+    return os.environ | {"TICKETGATE_TEST_KEYS": json.dumps(KEYS), "SITE_SETTINGS": json.dumps(settings)}
+
+
+def serving(kind, **settings):
+    port = free_port()
+    command = {
+        "wsgi": [
+            "-m",
+            "gunicorn",
+            "-b",
+            f"127.0.0.1:{port}",
+            "-k",
+            "gthread",
+            "--no-control-socket",
+            "django_site:wsgi",
+        ],
+        "asgi": [
+            "-m",
+            "uvicorn",
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
+            "--lifespan",
+            "off",
+            "django_site:asgi",
+        ],
+    }[kind]
+    return start([sys.executable, *command], port=port, cwd=HERE, env=environment(**settings))
+
+
+@pytest.fixture(scope="module", params=["wsgi", "asgi"])
+def url(request):
+    with serving(request.param) as url:
+        yield url
+
+
+@pytest.mark.parametrize("path", ["/orders", "/async", "/method", "/dispatch"])
+def test_views_are_guarded(url, path):
+    answers = [httpx.get(url + path, headers=headers) for headers in (READER, STRANGER, {})]
+    assert [answer.status_code for answer in answers] == [200, 403, 401]
+    assert answers[0].json() == {"sub": "alice", "user": "user alice"}
+    assert 'scope="read"' in answers[1].headers["WWW-Authenticate"]
+    assert answers[2].headers["WWW-Authenticate"] == f'Bearer realm="{API}"'
+    assert all(answer.headers["Cache-Control"] == "no-store" for answer in answers[1:])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        ([("Authorization", "Bearer")], 400, "invalid_request"),
+        ([("Authorization", READER["Authorization"])] * 2, 400, "invalid_request"),
+        ([("Authorization", f"Bearer {token(exp=NOW - 60).decode()}")], 401, "invalid_token"),
+        ([("Authorization", f"Bearer {token(iss=DOWN).decode()}")], 503, None),
+    ],
+)
+def test_refusals(url, headers, status, error):
+    answer = httpx.get(f"{url}/me", headers=headers)
+    assert (answer.status_code, answer.json().get("error")) == (status, error)
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+def test_public_paths_and_preflights(url):
+    for path in ("/health", "/é/x"):
+        assert httpx.get(url + path, headers={"Authorization": "Bearer x"}).json()["sub"] is None
+    preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    assert httpx.options(f"{url}/me", headers=preflight).status_code == 200
+    assert httpx.options(f"{url}/me").status_code == 401
+    assert httpx.head(f"{url}/me").content == b""
+
+
+@pytest.mark.parametrize("path", ["/fresh", "/fresh-async"])
+def test_confirming_needs_somebody_to_ask(url, path):
+    assert httpx.get(url + path, headers=READER).status_code == 503
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_optional(kind):
+    with serving(kind, OPTIONAL=True) as url:
+        assert httpx.get(f"{url}/me").json() == {"sub": None, "user": "None"}
+        assert httpx.get(f"{url}/me", headers={"Authorization": "Bearer x"}).status_code == 401
+        assert httpx.get(f"{url}/orders").status_code == 401
+
+
+CHECK = """
+import django_site
+from django.conf import settings
+from django.core.checks import run_checks
+settings.MIDDLEWARE = {middleware!r}
+settings.TICKETGATE = {settings}
+print([(message.id, message.msg) for message in run_checks(tags=["security"]) if "ticketgate" in message.id])
+"""
+GOOD = '{"SERVER": "django_site.server"}'
+THERE = ["ticketgate.django.AccessTokenMiddleware"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "middleware", "found"),
+    [
+        (GOOD, THERE, "[]"),
+        (GOOD, [], "ticketgate.W001"),
+        ("None", THERE, "settings need TICKETGATE"),
+        ("{}", THERE, "is a ResourceServer"),
+        ('{"SERVER": "nowhere.server"}', THERE, "cannot be imported"),
+        ('{"SERVER": "django_site.server", "PUBLIC": "/health"}', THERE, "public must be a list"),
+        ('{"SERVER": "django_site.server", "PUBIC": []}', THERE, "unknown members PUBIC"),
+    ],
+)
+def test_the_system_check_explains_mistakes(settings, middleware, found):
+    script = CHECK.format(settings=settings, middleware=middleware)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert found in done.stdout
+
+
+def test_without_the_middleware_nothing_opens():
+    script = (
+        "import django_site\nfrom django.test import RequestFactory\n"
+        "print(django_site.orders(RequestFactory().get('/orders')).status_code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.stdout == "503\n"
