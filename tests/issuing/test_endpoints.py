@@ -545,6 +545,9 @@ def test_stores_forget_what_has_ended(store):
     for number in range(2500):
         assert store.add("c", str(number), until=number + 1, now=number)
     assert len(store.all("c")) <= 1100
+    for number in range(5000):
+        store.put("d", str(number), {}, until=number * 10.0)
+    assert len(store.all("d")) <= 1400
 
 
 def test_no_secret_is_shown_or_kept():

@@ -10,6 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+PURGE_EVERY = 1_000
+LONGEST_LIFE = 3_600.0
+
 
 class Store(Protocol):
     """Named values of several kinds; ``until`` is when one ends, in seconds since the epoch, None for never."""
@@ -38,8 +41,6 @@ class Store(Protocol):
 class MemoryStore:
     """Remembers until the process ends; what has ended is forgotten as new things come."""
 
-    PURGE_EVERY = 1_000
-
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], tuple[dict[str, Any], float | None]] = {}
         self._lock = Lock()
@@ -48,6 +49,7 @@ class MemoryStore:
     def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
         """See `Store`."""
         with self._lock:
+            self._purge(None if until is None else until - LONGEST_LIFE)  # nothing new ends later than that
             self._entries[kind, name] = ({**value}, until)
 
     def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
@@ -75,9 +77,9 @@ class MemoryStore:
         with self._lock:
             return {name: {**value} for (found, name), (value, _) in self._entries.items() if found == kind}
 
-    def _purge(self, now: float) -> None:
+    def _purge(self, now: float | None) -> None:
         self._additions += 1
-        if self._additions % self.PURGE_EVERY == 0:
+        if now is not None and self._additions % PURGE_EVERY == 0:
             entries = self._entries.items()
             self._entries = {name: entry for name, entry in entries if entry[1] is None or entry[1] > now}
 
@@ -87,6 +89,7 @@ class SQLiteStore:
 
     def __init__(self, path: str | Path) -> None:
         Path(path).touch(mode=0o600)
+        self._additions = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._lock = Lock()
         self._run("PRAGMA journal_mode=WAL")
@@ -103,6 +106,9 @@ class SQLiteStore:
     def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
         """See `Store`."""
         self._run("REPLACE INTO entries VALUES (?, ?, ?, ?)", kind, name, json.dumps({**value}), until)
+        self._additions += 1
+        if until is not None and self._additions % PURGE_EVERY == 0:
+            self._run("DELETE FROM entries WHERE until <= ?", until - LONGEST_LIFE)  # nothing new ends later
 
     def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
         """See `Store`."""
