@@ -13,13 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ticketgate import errors
 from ticketgate.core.access_token import AccessToken
-from ticketgate.core.client_auth import (
-    BearerToken,
-    ClientSecretBasic,
-    ClientSecretPost,
-    MutualTls,
-    PrivateKeyJwt,
-)
 from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.introspection import Introspection
 from ticketgate.core.issuer import Issuer
@@ -28,6 +21,13 @@ from ticketgate.core.requirement import Requirement, claim, entitlement, group, 
 from ticketgate.core.server import ResourceServer
 
 if TYPE_CHECKING:
+    from ticketgate.core.client_auth import (
+        BearerToken,
+        ClientSecretBasic,
+        ClientSecretPost,
+        MutualTls,
+        PrivateKeyJwt,
+    )
     from ticketgate.drivers.aio import averify, awarm_up
     from ticketgate.drivers.blocking import verify, warm_up
 
@@ -56,19 +56,29 @@ __all__ = [
     "warm_up",
 ]
 
-WAITING = {
-    "averify": "ticketgate.drivers.aio",
-    "awarm_up": "ticketgate.drivers.aio",
-    "verify": "ticketgate.drivers.blocking",
-    "warm_up": "ticketgate.drivers.blocking",
+CLIENT_AUTH, AIO, BLOCKING = (
+    "ticketgate.core.client_auth",
+    "ticketgate.drivers.aio",
+    "ticketgate.drivers.blocking",
+)
+LATER = {
+    "BearerToken": CLIENT_AUTH,
+    "ClientSecretBasic": CLIENT_AUTH,
+    "ClientSecretPost": CLIENT_AUTH,
+    "MutualTls": CLIENT_AUTH,
+    "PrivateKeyJwt": CLIENT_AUTH,
+    "averify": AIO,
+    "awarm_up": AIO,
+    "verify": BLOCKING,
+    "warm_up": BLOCKING,
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What waits needs an HTTP client, which is loaded for those who use it only."""
-    if name not in WAITING:
+    """What not everybody needs (an HTTP client, keys that sign) is loaded for those who use it."""
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(WAITING[name]), name)
+    return getattr(import_module(LATER[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -16,13 +16,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.claims import Rules, check_claims, check_introspected, was_issued_in_the_past
-from ticketgate.core.client_auth import ClientAuth, Proof
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Lane, Reply, fetch, once
@@ -33,6 +32,9 @@ from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_o
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.web_address import is_safe
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
+
+if TYPE_CHECKING:
+    from ticketgate.core.client_auth import ClientAuth
 
 FAILURES_UNTIL_OPEN = 3
 SIGNED = "token-introspection+jwt"
@@ -92,7 +94,7 @@ class Introspection:
         self,
         endpoint: str | None = None,
         *,
-        auth: ClientAuth,
+        auth: "ClientAuth",
         introspect: str = "opaque",
         expect: str = "json",
         cache_ttl: float = 60,
@@ -226,7 +228,7 @@ class Inspector:
 
     def _exchange(self, raw: bytes, now: float, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
-        proof: Proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
+        proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
         url = yield from self._endpoint(now, mutual_tls=proof.certificate is not None)
         form = {"token": raw.decode("ascii"), "token_type_hint": "access_token", **proof.form}
         headers = {

@@ -97,7 +97,7 @@ class ResourceServer:
 
             name = sha256(credentials.token).digest() if self._remembers else b""
 
-            token = self._verified.find(name, now) or self._remembered(name, now)
+            token = (self._verified.find(name, now) or self._remembered(name, now)) if name else None
             if token is not None:
                 if self._around.on_event is not None:
                     self._around.tell(CacheHit(token.issuer))
@@ -112,7 +112,8 @@ class ResourceServer:
                 keys = yield from issuer.keys.find(jwt.header, now, self._around)
                 verify_signature(jwt, keys)
                 token = AccessToken(jwt.claims, jwt.header)
-                self._verified.keep(name, token, issuer, now, self.leeway)
+                if name:
+                    self._verified.keep(name, token, issuer, now, self.leeway)
 
             check_binding(token)
             if self._always and token.issuer in self._always and token.kind == "jwt":
@@ -173,7 +174,8 @@ class ResourceServer:
         One with characters that no token has is the fault of the request instead.
         """
         try:
-            return read(self._opened(credentials.token))
+            opened = credentials.token if self._decryption_keys is None else self._opened(credentials.token)
+            return read(opened)
         except InvalidToken:
             check_characters(credentials)
             if self._inspectors and not looks_like_a_jwt(credentials.token):
