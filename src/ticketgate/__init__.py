@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ticketgate import errors
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.freshness import KeyPolicy
-from ticketgate.core.introspection import Introspection
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, claim, entitlement, group, role, scope
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         MutualTls,
         PrivateKeyJwt,
     )
+    from ticketgate.core.introspection import Introspection
     from ticketgate.drivers.aio import averify, awarm_up
     from ticketgate.drivers.blocking import verify, warm_up
 
@@ -65,6 +65,7 @@ LATER = {
     "BearerToken": CLIENT_AUTH,
     "ClientSecretBasic": CLIENT_AUTH,
     "ClientSecretPost": CLIENT_AUTH,
+    "Introspection": "ticketgate.core.introspection",
     "MutualTls": CLIENT_AUTH,
     "PrivateKeyJwt": CLIENT_AUTH,
     "averify": AIO,

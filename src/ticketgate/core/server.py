@@ -8,7 +8,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.binding import check_binding
@@ -19,7 +19,6 @@ from ticketgate.core.credentials import Credentials, check_characters, parse_cre
 from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import Flow, call
 from ticketgate.core.health import IssuerHealth
-from ticketgate.core.introspection import Inspector
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read, verify_signature
 from ticketgate.core.request import ResourceRequest
@@ -34,6 +33,9 @@ from ticketgate.errors import (
     OAuthError,
 )
 from ticketgate.events import CacheHit, Event, Refused
+
+if TYPE_CHECKING:
+    from ticketgate.core.introspection import Inspector
 
 MAX_LEEWAY = 300
 MAX_LOGGED = 200
@@ -75,11 +77,7 @@ class ResourceServer:
         self._around = Surroundings(clock, on_event)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
-        self._inspectors = tuple(
-            Inspector(issuer, issuer.introspection, self.audiences, self.leeway)
-            for issuer in issuers
-            if issuer.introspection is not None
-        )
+        self._inspectors = _inspectors(issuers, self.audiences, self.leeway)
         self._opaque_issuer = opaque_issuer
         self._decryption_keys = decryption_keys_of(decryption_keys)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
@@ -214,7 +212,7 @@ class ResourceServer:
                 silence = error
         raise silence or refusal or InvalidToken("malformed", expected="a JWT")
 
-    def _whom_to_ask(self, raw: bytes) -> Flow[tuple[Inspector, ...]]:
+    def _whom_to_ask(self, raw: bytes) -> Flow["tuple[Inspector, ...]"]:
         """Every issuer with introspection, in order; or the one that ``opaque_issuer`` names."""
         if self._opaque_issuer is None:
             return self._inspectors
@@ -227,7 +225,7 @@ class ResourceServer:
         return chosen
 
     def _asked(
-        self, inspector: Inspector, raw: bytes, name: bytes, now: Now, within: float = math.inf
+        self, inspector: "Inspector", raw: bytes, name: bytes, now: Now, within: float = math.inf
     ) -> Flow[None]:
         if inspector.remembered(name, now, within) is None:
             _ = yield from inspector.ask(raw, name, now, self._around)
@@ -274,6 +272,18 @@ def _issuers(issuers: Sequence[Issuer]) -> dict[str, Issuer]:
     if len(by_name) < len(issuers):
         raise ConfigurationError("an issuer is configured twice: pass one Issuer for each identifier")
     return by_name
+
+
+def _inspectors(
+    issuers: Sequence[Issuer], audiences: tuple[str, ...], leeway: float
+) -> "tuple[Inspector, ...]":
+    """Who asks about opaque tokens; loaded for those who have any."""
+    asked = [(issuer, issuer.introspection) for issuer in issuers if issuer.introspection is not None]
+    if not asked:
+        return ()
+    from ticketgate.core.introspection import Inspector
+
+    return tuple(Inspector(issuer, introspection, audiences, leeway) for issuer, introspection in asked)
 
 
 def _cache_size(tokens: int) -> int:
