@@ -841,3 +841,18 @@ def test_what_cannot_be_expected_is_refused_at_once(wrong):
 
 def test_decryption_keys_show_nothing():
     assert repr(Introspection(auth=BASIC, decryption_keys=OUR_KEYS).decryption_keys) == "<2 decryption keys>"
+
+
+@pytest.mark.requirement("DRV-jwks-d")
+@pytest.mark.parametrize("asked", ["always", "by a route"])
+def test_what_an_issuer_says_of_a_jwt_never_stands_in_for_its_signature(asked):
+    gate = Gate(introspect="always" if asked == "always" else "opaque")
+    other = key("RS256", "other")
+    raw, newer = token().decode(), token(signing=other).decode()
+    gate.answers |= {raw: GOOD, newer: GOOD}
+    confirmed(gate, raw, 10)
+    gate.world.pages[JWKS] = jwks(other)
+    gate.time.advance(1)
+    gate.open(newer)
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        gate.open(raw)

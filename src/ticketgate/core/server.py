@@ -115,7 +115,7 @@ class ResourceServer:
 
             check_binding(token)
             if self._always and token.issuer in self._always and token.kind == "jwt":
-                yield from self._asked(self._always[token.issuer], credentials.token, name, now)
+                yield from self._confirmed(self._always[token.issuer], token, credentials.token, now)
             return token
         except (OAuthError, CannotDecide):
             raise
@@ -133,7 +133,7 @@ class ResourceServer:
                 logger.error("fresh_within needs Issuer(%r, introspection=...)", token.issuer)
                 raise InternalFault("no introspection")
             raw = parse_credentials(request.authorization).token
-            yield from self._asked(inspector, raw, sha256(raw).digest(), self._around.clock.read(), within)
+            yield from self._confirmed(inspector, token, raw, self._around.clock.read(), within)
         except (OAuthError, CannotDecide):
             raise
         except Exception as error:
@@ -224,9 +224,14 @@ class ResourceServer:
             raise ConfigurationError("opaque_issuer must return one of our issuers that has introspection")
         return chosen
 
-    def _asked(
-        self, inspector: "Inspector", raw: bytes, name: bytes, now: Now, within: float = math.inf
+    def _confirmed(
+        self, inspector: "Inspector", token: AccessToken, raw: bytes, now: Now, within: float = math.inf
     ) -> Flow[None]:
+        """Have the issuer say that ``token`` is active, by an answer that is at most ``within`` seconds old.
+
+        What it says of a JWT is remembered under a name of its own: a JWT is always judged by its signature too.
+        """
+        name = sha256(raw).digest() + (b"" if token.kind == "opaque" else b" confirmed")
         if inspector.remembered(name, now, within) is None:
             _ = yield from inspector.ask(raw, name, now, self._around)
 
