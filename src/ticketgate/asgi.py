@@ -17,7 +17,7 @@ from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver, default_driver
-from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
+from ticketgate.errors import CannotDecide, OAuthError
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -86,7 +86,7 @@ class AccessTokenMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            token = None if self._is_open(scope) else await self._authenticate(scope)
+            token = None if self._is_open(scope) else await self._admit(scope)
         except (OAuthError, CannotDecide) as error:
             await respond(self._gate.answer(error), scope, send)
             return
@@ -101,13 +101,8 @@ class AccessTokenMiddleware:
         names = {name for name, _ in scope["headers"]}
         return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
 
-    async def _authenticate(self, scope: Scope) -> AccessToken | None:
-        try:
-            return await self._gate.driver.run(self.server.authenticate(_facts(scope)))
-        except NoCredentials:
-            if self._optional:
-                return None
-            raise
+    async def _admit(self, scope: Scope) -> AccessToken | None:
+        return await self._gate.driver.run(self._gate.admit(_facts(scope), optional=self._optional))
 
 
 def _facts(scope: Scope) -> ResourceRequest:
@@ -127,7 +122,7 @@ async def admit(scope: Scope, server: ResourceServer) -> Answer | None:
     """Do for one connection what the middleware does; the refusal where it is refused, None where it may go on."""
     gate: Gate[Driver] = Gate(server, default_driver())
     try:
-        token = await gate.driver.run(server.authenticate(_facts(scope)))
+        token = await gate.driver.run(gate.admit(_facts(scope)))
     except (OAuthError, CannotDecide) as error:
         return gate.answer(error)
     _show(scope, token, gate)
@@ -140,11 +135,7 @@ async def confirm(scope: Scope, within: float) -> Answer | None:
     For what comes after the gate: an answer of the issuer that is at most ``within`` seconds old will do.
     """
     gate: Gate[Driver] = scope["ticketgate.gate"]
-    try:
-        await gate.driver.run(gate.server.confirm(_facts(scope), scope["ticketgate.access_token"], within))
-    except (OAuthError, CannotDecide) as error:
-        return gate.answer(error)
-    return None
+    return await gate.driver.run(gate.confirm(_facts(scope), scope["ticketgate.access_token"], within))
 
 
 class Readiness:

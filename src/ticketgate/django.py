@@ -32,7 +32,7 @@ from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import aio, blocking
-from ticketgate.errors import CannotDecide, ConfigurationError, NoCredentials, OAuthError
+from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
 
 __all__ = ["AccessTokenMiddleware", "TicketgateConfig", "access_token", "requires"]
 
@@ -118,7 +118,9 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
                 token = (
                     None
                     if _is_open(door, request)
-                    else await aio.default_driver().run(_authenticated(door, request))
+                    else await aio.default_driver().run(
+                        door.gate.admit(_facts(request), optional=door.optional)
+                    )
                 )
             except (OAuthError, CannotDecide) as error:
                 return _response(request, door.gate.answer(error))
@@ -132,7 +134,7 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
             token = (
                 None
                 if _is_open(door, request)
-                else blocking.default_driver().run(_authenticated(door, request))
+                else blocking.default_driver().run(door.gate.admit(_facts(request), optional=door.optional))
             )
         except (OAuthError, CannotDecide) as error:
             return _response(request, door.gate.answer(error))
@@ -147,15 +149,6 @@ def _is_open(door: Door, request: HttpRequest) -> bool:
     return door.public.include(request.path_info) or is_preflight(
         request.method or "", "HTTP_ORIGIN" in names, "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in names
     )
-
-
-def _authenticated(door: Door, request: HttpRequest) -> Flow[AccessToken | None]:
-    try:
-        return (yield from door.gate.server.authenticate(_facts(request)))
-    except NoCredentials:
-        if door.optional:
-            return None
-        raise
 
 
 def _facts(request: HttpRequest) -> ResourceRequest:
@@ -217,11 +210,7 @@ def _refusal(request: HttpRequest, needed: Requirement) -> Answer | None:
 
 def _confirmed(request: HttpRequest, within: float) -> Flow[Answer | None]:
     gate: Gate[None] = request.META[GATE]
-    try:
-        yield from gate.server.confirm(_facts(request), cast(AccessToken, access_token(request)), within)
-    except (OAuthError, CannotDecide) as error:
-        return gate.answer(error)
-    return None
+    return gate.confirm(_facts(request), cast(AccessToken, access_token(request)), within)
 
 
 def _response(request: HttpRequest, answer: Answer) -> HttpResponse:

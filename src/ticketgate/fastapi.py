@@ -25,7 +25,7 @@ from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver
-from ticketgate.starlette import access_token
+from ticketgate.starlette import access_token, as_response
 
 __all__ = ["AccessTokenMiddleware", "Refused", "access_token", "install", "requires"]
 
@@ -118,16 +118,11 @@ def install(app: FastAPI, server: ResourceServer | None = None) -> None:
 
 
 async def _respond(request: "Request[Any]", error: Exception) -> Response:
-    answer = cast(Refused, error).answer
-    response = Response(b"" if request.method == "HEAD" else answer.body, answer.status)
-    response.raw_headers = list(answer.headers)
-    return response
+    return as_response(request, cast(Refused, error).answer)
 
 
 async def _deny(websocket: "WebSocket[Any]", answer: Answer) -> None:
     """With a response where the server can send one, and closed without a word otherwise."""
     if "websocket.http.response" in (websocket.scope.get("extensions") or {}):
-        response = Response(answer.body, answer.status)
-        response.raw_headers = list(answer.headers)
-        await websocket.send_denial_response(response)
+        await websocket.send_denial_response(as_response(websocket, answer))
     raise WebSocketException(POLICY_VIOLATION)

@@ -25,7 +25,7 @@ from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver
 from ticketgate.errors import ConfigurationError
-from ticketgate.wsgi import AccessTokenMiddleware, Doorman, refusal_of
+from ticketgate.wsgi import AccessTokenMiddleware, refusal_of
 
 __all__ = ["AccessTokenMiddleware", "Ticketgate", "access_token", "requires"]
 
@@ -71,11 +71,11 @@ class Ticketgate:
         chosen = server or self._server
         if chosen is None:
             raise ConfigurationError("name the server: write Ticketgate(app, server=server)")
-        doorman = Doorman(chosen, **self._settings)
+        gate = AccessTokenMiddleware(app.wsgi_app, chosen, **self._settings)
         app.extensions["ticketgate"] = self
 
         def guard() -> Response | None:
-            refusal = doorman.refusal(request.environ)
+            refusal = gate.refusal(request.environ)
             return None if refusal is None else _response(refusal)
 
         _ = app.before_request(guard)

@@ -76,7 +76,7 @@ def _async_guard(
             return await endpoint(*args, **kwargs)
         if isinstance(connection, WebSocket):
             return await _deny(connection, refusal)
-        return _response(connection, refusal)
+        return as_response(connection, refusal)
 
     return guarded
 
@@ -86,7 +86,7 @@ def _guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., A
     def guarded(*args: Any, **kwargs: Any) -> Any:
         connection = _connection(args, kwargs)
         refusal = _refusal(connection, needed)
-        return endpoint(*args, **kwargs) if refusal is None else _response(connection, refusal)
+        return endpoint(*args, **kwargs) if refusal is None else as_response(connection, refusal)
 
     return guarded
 
@@ -118,7 +118,8 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
-def _response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:
+def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:
+    """``answer`` as Starlette sends it: raw headers, and no body for a HEAD."""
     is_head = connection is not None and connection.scope.get("method") == "HEAD"
     response = Response(b"" if is_head else answer.body, answer.status)
     response.raw_headers = list(answer.headers)
@@ -129,6 +130,6 @@ async def _deny(websocket: WebSocket, answer: Answer) -> None:
     """Before it was accepted with a response, where the server can send one; otherwise by closing it."""
     can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
     if can_respond and websocket.application_state is WebSocketState.CONNECTING:
-        await websocket.send_denial_response(_response(websocket, answer))
+        await websocket.send_denial_response(as_response(websocket, answer))
     else:
         await websocket.close(POLICY_VIOLATION)

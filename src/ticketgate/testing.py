@@ -19,7 +19,7 @@ from ticketgate.core.freshness import Held, KeyPolicy
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS, Issuer
 from ticketgate.core.jwk import Key
 from ticketgate.core.key_source import KeySource
-from ticketgate.core.keys import parse_jwk_set
+from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata_source import MetadataSource, Whereabouts
 from ticketgate.core.server import ResourceServer
 from ticketgate.core.signing_key import SigningKey, finish_jwt, sign_jwt
@@ -61,7 +61,7 @@ class LocalKeys(KeySource):
 
     def publish(self, ring: KeyRing) -> None:
         """Have the keys of ``ring`` from now on."""
-        self.held = Held(parse_jwk_set(json.dumps(ring.jwks()).encode(), DEFAULT_ALGORITHMS, 100))
+        self.held = Held(static_jwk_set(ring.jwks(), DEFAULT_ALGORITHMS))
 
     def find(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
         """See `KeySource.find`; nothing is fetched."""

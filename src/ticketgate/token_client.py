@@ -5,31 +5,28 @@ RFC 8707 §2 (resource), RFC 6750 §2.1 and §5.3.
 """
 
 import hashlib
-import secrets
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from ticketgate.core.bounded_cache import BoundedCache
-from ticketgate.core.client_auth import ClientAuth
+from ticketgate.core.client_auth import ClientAuth, assertion_claims, form_request
 from ticketgate.core.clock import Clock
-from ticketgate.core.credentials import B64TOKEN_CHARACTERS
-from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, behind, fetch, once
+from ticketgate.core.credentials import is_b64token
+from ticketgate.core.flow import FetchFailed, Flow, Reply, behind, fetch, once
+from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import read
 from ticketgate.core.signing_key import SigningKey, sign_jwt
-from ticketgate.core.strict_json import FrozenDict, parse_object
+from ticketgate.core.strict_json import FrozenDict, as_number, parse_object
 from ticketgate.core.web_address import is_safe
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable, TokenRefused
 
-CLIENT_CREDENTIALS = "client_credentials"
-JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
 REFRESH_AHEAD = 0.8
 ASSERTION_LIFE = 60
@@ -58,14 +55,7 @@ class Assertion:
 
     def made(self, audience: str, now: float) -> str:
         """An assertion for the issuer ``audience``, good for a minute."""
-        claims = {
-            "iss": self.issuer,
-            "sub": self.subject,
-            "aud": audience,
-            "iat": int(now),
-            "exp": int(now) + ASSERTION_LIFE,
-            "jti": secrets.token_urlsafe(16),
-        }
+        claims = assertion_claims(self.issuer, self.subject, audience, now, ASSERTION_LIFE)
         return sign_jwt(self.key, "JWT", claims)
 
 
@@ -205,32 +195,17 @@ class TokenClient:
 
     def _request(self, grant: Grant, monotonic: float, wall: float) -> Flow[Reply]:
         proof = yield from self._auth.prove(self._issuer.identifier, wall)
-        url = yield from self._address(monotonic, mutual_tls=proof.certificate is not None)
-        form = {**grant.form, **proof.form}
+        url = self._endpoint or (
+            yield from self._issuer.metadata.endpoint(
+                "token_endpoint", monotonic, mutual_tls=proof.certificate is not None
+            )
+        )
+        form = {**grant.form}
         if grant.assertion is not None:
             form["assertion"] = grant.assertion.made(self._issuer.identifier, wall)
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/x-www-form-urlencoded",
-            **proof.headers,
-        }
-        request = HttpRequest(
-            "POST",
-            url,
-            headers,
-            self._timeout,
-            MAX_BYTES,
-            body=urlencode(form).encode("ascii"),
-            certificate=proof.certificate,
-            keep_alive=True,
-        )
+        accept = "application/json"
+        request = form_request(url, form, proof, accept=accept, timeout=self._timeout, max_bytes=MAX_BYTES)
         return (yield from fetch(request))
-
-    def _address(self, now: float, *, mutual_tls: bool) -> Flow[str]:
-        if self._endpoint is not None:
-            return self._endpoint
-        address = yield from self._issuer.metadata.address("token_endpoint", now)
-        return (self._issuer.metadata.mtls_address("token_endpoint") if mutual_tls else "") or address
 
 
 class ResourceAuth(httpx.Auth):
@@ -296,10 +271,9 @@ def _digest(grant: Grant) -> bytes:
 def _end_of(token: str) -> float | None:
     """When a JWT ends, unverified: that can only shorten what is kept."""
     try:
-        exp = read(token.encode("utf-8", "replace")).claims.get("exp")
+        return as_number(read(token.encode("utf-8", "replace")).claims.get("exp"))
     except InvalidToken:
         return None
-    return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) else None
 
 
 def _read(reply: Reply) -> FrozenDict:
@@ -311,11 +285,7 @@ def _read(reply: Reply) -> FrozenDict:
         raise FetchFailed(f"answered {reply.status}", reply)
     answer = parse_object(reply.body)
     token, kind = answer.get("access_token"), answer.get("token_type")
-    if (
-        not isinstance(token, str)
-        or not token
-        or token.encode("utf-8").translate(None, B64TOKEN_CHARACTERS).strip(b"=")
-    ):
+    if not isinstance(token, str) or not is_b64token(token.encode("utf-8")):
         raise ValueError("its access_token is none")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise ValueError("its token_type is not Bearer")
@@ -324,9 +294,4 @@ def _read(reply: Reply) -> FrozenDict:
 
 def _lifetime(answer: FrozenDict) -> float:
     """RFC 6749 §5.1: a token that does not say how long it lives is used once."""
-    seconds = answer.get("expires_in")
-    return (
-        max(0.0, float(seconds))
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        else 0.0
-    )
+    return max(0.0, as_number(answer.get("expires_in")) or 0.0)

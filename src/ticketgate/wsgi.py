@@ -19,54 +19,11 @@ from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver, default_driver
-from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
+from ticketgate.errors import CannotDecide, OAuthError
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
-
-
-class Doorman:
-    """What stands at the door of a WSGI application; the arguments are those of `AccessTokenMiddleware`."""
-
-    def __init__(
-        self,
-        server: ResourceServer,
-        *,
-        public: Iterable[str] = (),
-        optional: bool = False,
-        driver: Driver | None = None,
-        error_body: ErrorBody | None = None,
-    ) -> None:
-        self._server = server
-        self._public = PublicPaths(public)
-        self._optional = optional
-        self._gate = Gate(server, driver or default_driver(), error_body)
-
-    def refusal(self, environ: Environ) -> Answer | None:
-        """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
-        try:
-            token = None if self._is_open(environ) else self._authenticate(environ)
-        except (OAuthError, CannotDecide) as error:
-            return self._gate.answer(error)
-        environ["ticketgate.access_token"] = token
-        environ["ticketgate.gate"] = self._gate
-        return None
-
-    def _is_open(self, environ: Environ) -> bool:
-        return self._public.include(_path(environ)) or is_preflight(
-            environ["REQUEST_METHOD"],
-            "HTTP_ORIGIN" in environ,
-            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
-        )
-
-    def _authenticate(self, environ: Environ) -> AccessToken | None:
-        try:
-            return self._gate.driver.run(self._server.authenticate(_facts(environ)))
-        except NoCredentials:
-            if self._optional:
-                return None
-            raise
 
 
 class AccessTokenMiddleware:
@@ -93,16 +50,36 @@ class AccessTokenMiddleware:
         error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
-        self._doorman = Doorman(
-            server, public=public, optional=optional, driver=driver, error_body=error_body
-        )
+        self._public = PublicPaths(public)
+        self._optional = optional
+        self._gate = Gate(server, driver or default_driver(), error_body)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request, as PEP 3333 wants it."""
-        refusal = self._doorman.refusal(environ)
+        refusal = self.refusal(environ)
         if refusal is not None:
             return respond(refusal, environ, start_response)
         return self.app(environ, start_response)
+
+    def refusal(self, environ: Environ) -> Answer | None:
+        """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
+        try:
+            token = None if self._is_open(environ) else self._admit(environ)
+        except (OAuthError, CannotDecide) as error:
+            return self._gate.answer(error)
+        environ["ticketgate.access_token"] = token
+        environ["ticketgate.gate"] = self._gate
+        return None
+
+    def _is_open(self, environ: Environ) -> bool:
+        return self._public.include(_path(environ)) or is_preflight(
+            environ["REQUEST_METHOD"],
+            "HTTP_ORIGIN" in environ,
+            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        )
+
+    def _admit(self, environ: Environ) -> AccessToken | None:
+        return self._gate.driver.run(self._gate.admit(_facts(environ), optional=self._optional))
 
 
 def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIApp:
@@ -180,8 +157,4 @@ def refusal_of(environ: Environ, needed: Requirement, fresh_within: float | None
     refusal = gate.refusal(token, needed)
     if refusal is not None or fresh_within is None:
         return refusal
-    try:
-        gate.driver.run(gate.server.confirm(_facts(environ), token, fresh_within))
-    except (OAuthError, CannotDecide) as error:
-        return gate.answer(error)
-    return None
+    return gate.driver.run(gate.confirm(_facts(environ), token, fresh_within))

@@ -3,7 +3,6 @@
 Every fault happens once while no keys are held, once at the metadata, and once while keys are held.
 """
 
-import asyncio
 import logging
 
 import pytest
@@ -13,25 +12,10 @@ from tokens import API, key
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.metadata import OPENID, RFC8414
 from ticketgate.core.request import bearer_request
-from ticketgate.drivers import aio, blocking
 from ticketgate.errors import IssuerUnavailable
 
 POLICY = KeyPolicy(timeout=0.4, min_ttl=0, cooldown=0)
 NEW = key("RS256", "new")
-
-
-@pytest.fixture
-def issuer():
-    with FaultIssuer() as issuer:
-        yield issuer
-
-
-@pytest.fixture(params=["aio", "blocking"])
-def run(request):
-    """Runs a flow to its end, each time on an event loop of its own or on this thread."""
-    if request.param == "blocking":
-        return blocking.Driver().run
-    return lambda flow: asyncio.run(aio.Driver().run(flow))
 
 
 def server_for(issuer, policy=POLICY):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from certificates import Authority
-from fault_issuer import FAULTS, FaultIssuer, slow
+from fault_issuer import FAULTS, slow
 from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -33,19 +33,6 @@ from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailabl
 
 BASIC = ClientSecretBasic("api", "secret")
 GOOD = {"active": True, "sub": "alice", "client_id": "app", "aud": API}
-
-
-@pytest.fixture
-def issuer():
-    with FaultIssuer() as issuer:
-        yield issuer
-
-
-@pytest.fixture(params=["aio", "blocking"])
-def run(request):
-    if request.param == "blocking":
-        return blocking.Driver().run
-    return lambda flow: asyncio.run(aio.Driver().run(flow))
 
 
 def server_for(issuer, **options):

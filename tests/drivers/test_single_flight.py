@@ -13,7 +13,7 @@ import httpx
 import httpx2
 import pytest
 import uvloop
-from fault_issuer import FAULTS, FaultIssuer, slow
+from fault_issuer import FAULTS, slow
 from servers import free_port, start, until
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -31,12 +31,6 @@ from ticketgate.errors import InvalidToken, IssuerUnavailable
 TESTS = Path(__file__).parent.parent
 ONE_EACH = {RFC8414: 1, "/jwks": 1}
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture
-def issuer():
-    with FaultIssuer() as issuer:
-        yield issuer
 
 
 @pytest.fixture

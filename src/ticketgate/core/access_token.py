@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ticketgate.core.strict_json import FrozenDict, is_array, is_object
+from ticketgate.core.strict_json import FrozenDict, as_number, is_array, is_object
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +53,12 @@ class AccessToken:
     @property
     def expires_at(self) -> float | None:
         """When the token ends, in seconds since the epoch: ``exp``; an opaque token may not tell."""
-        return _seconds(self.claims.get("exp"))
+        return as_number(self.claims.get("exp"))
 
     @property
     def issued_at(self) -> float | None:
         """When the token was made, in seconds since the epoch: ``iat``; an opaque token may not tell."""
-        return _seconds(self.claims.get("iat"))
+        return as_number(self.claims.get("iat"))
 
     @property
     def token_id(self) -> str | None:
@@ -83,7 +83,7 @@ class AccessToken:
     @property
     def authentication_time(self) -> float | None:
         """When the subject last logged in, in seconds since the epoch: ``auth_time``."""
-        return _seconds(self.claims.get("auth_time"))
+        return as_number(self.claims.get("auth_time"))
 
     @property
     def acr(self) -> str | None:
@@ -122,10 +122,6 @@ def _values(claim: Any) -> Iterator[str]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _object(value: Any) -> FrozenDict | None:

@@ -9,9 +9,9 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlencode
 
-from ticketgate.core.flow import Certificate, Flow, call
+from ticketgate.core.flow import Certificate, Flow, HttpRequest, Lane, call
 from ticketgate.core.signing_key import SigningKey, finish_jwt, jwt_signing_input
 from ticketgate.errors import ConfigurationError
 
@@ -26,6 +26,44 @@ class Proof:
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     form: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     certificate: Certificate | None = None
+
+
+def form_request(
+    url: str,
+    form: Mapping[str, str],
+    proof: Proof,
+    *,
+    accept: str,
+    timeout: float,
+    max_bytes: int,
+    lane: Lane | None = None,
+) -> HttpRequest:
+    """A POST of ``form`` to an authorization server, with the proof of who sends it (RFC 6749 §3.2)."""
+    headers = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded", **proof.headers}
+    body = urlencode({**form, **proof.form}).encode("ascii")
+    return HttpRequest(
+        "POST",
+        url,
+        headers,
+        timeout,
+        max_bytes,
+        body=body,
+        lane=lane,
+        certificate=proof.certificate,
+        keep_alive=True,
+    )
+
+
+def assertion_claims(issuer: str, subject: str, audience: str, now: float, lifetime: int) -> dict[str, Any]:
+    """The claims of an assertion that is good once, for ``lifetime`` seconds from ``now`` (RFC 7523 §3)."""
+    return {
+        "iss": issuer,
+        "sub": subject,
+        "aud": audience,
+        "iat": int(now),
+        "exp": int(now) + lifetime,
+        "jti": secrets.token_urlsafe(16),
+    }
 
 
 class ClientAuth(Protocol):
@@ -131,14 +169,7 @@ class PrivateKeyJwt:
 
     def prove(self, audience: str, now: float) -> Flow[Proof]:
         """See `ClientAuth`."""
-        claims = {
-            "iss": self.client_id,
-            "sub": self.client_id,
-            "aud": audience,
-            "iat": int(now),
-            "exp": int(now) + self._lifetime,
-            "jti": secrets.token_urlsafe(16),
-        }
+        claims = assertion_claims(self.client_id, self.client_id, audience, now, self._lifetime)
         typ = "client-authentication+jwt"
         signing_input = jwt_signing_input(self._algorithm, self._kid, typ, claims)
         assertion = finish_jwt(signing_input, (yield from call(self._sign, signing_input)))

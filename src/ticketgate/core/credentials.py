@@ -65,9 +65,11 @@ def check_characters(credentials: Credentials) -> None:
 
     Spaces, commas and quotes are not in the alphabet, so surplus text and joined headers end here.
     """
-    surplus = credentials.token.translate(None, B64TOKEN_CHARACTERS)
-    if not surplus:
-        return
-    padding_only = not surplus.strip(b"=") and credentials.token.endswith(surplus)
-    if not padding_only or len(surplus) == len(credentials.token):
+    if not is_b64token(credentials.token):
         raise InvalidRequest("characters", expected="a b64token")
+
+
+def is_b64token(token: bytes) -> bool:
+    """Whether ``token`` is made of the alphabet of RFC 6750 §2.1, with padding at its end only."""
+    surplus = token.translate(None, B64TOKEN_CHARACTERS)
+    return len(surplus) < len(token) and not surplus.strip(b"=") and token.endswith(surplus)

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer, render
+from ticketgate.core.flow import Flow
+from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement
 from ticketgate.core.server import ResourceServer
 from ticketgate.errors import CannotDecide, InternalFault, NoCredentials, OAuthError
@@ -39,6 +41,29 @@ class Gate(Generic[DriverType]):
         except Exception as fault:
             logger.error("error_body failed, its answer is left out: %s", type(fault).__qualname__)
             return answer
+
+    def admit(self, request: ResourceRequest, *, optional: bool = False) -> Flow[AccessToken | None]:
+        """The access token of ``request``; None for one without credentials where that is ``optional``.
+
+        Raises as `ResourceServer.authenticate` does.
+        """
+        try:
+            return (yield from self.server.authenticate(request))
+        except NoCredentials:
+            if optional:
+                return None
+            raise
+
+    def confirm(self, request: ResourceRequest, token: AccessToken, within: float) -> Flow[Answer | None]:
+        """The response to a request whose ``token`` its issuer does not call active any more; None where it does.
+
+        An answer of the issuer that is at most ``within`` seconds old will do (RFC 7662 §2.2).
+        """
+        try:
+            yield from self.server.confirm(request, token, within)
+        except (OAuthError, CannotDecide) as error:
+            return self.answer(error)
+        return None
 
     def refusal(self, token: AccessToken | None, needed: Requirement) -> Answer | None:
         """The response to a request whose ``token`` does not meet ``needed``; None where it does.

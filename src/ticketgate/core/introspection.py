@@ -16,15 +16,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlencode
+from typing import Any, NamedTuple
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.claims import Rules, check_claims, check_introspected, was_issued_in_the_past
+from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Lane, Reply, fetch, once
+from ticketgate.core.flow import FetchFailed, Flow, Lane, Reply, fetch, once
 from ticketgate.core.freshness import Backoff, retry_after
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
@@ -32,9 +32,6 @@ from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_o
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.web_address import is_safe
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
-
-if TYPE_CHECKING:
-    from ticketgate.core.client_auth import ClientAuth
 
 FAILURES_UNTIL_OPEN = 3
 SIGNED = "token-introspection+jwt"
@@ -94,7 +91,7 @@ class Introspection:
         self,
         endpoint: str | None = None,
         *,
-        auth: "ClientAuth",
+        auth: ClientAuth,
         introspect: str = "opaque",
         expect: str = "json",
         cache_ttl: float = 60,
@@ -229,35 +226,22 @@ class Inspector:
     def _exchange(self, raw: bytes, now: float, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
         proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
-        url = yield from self._endpoint(now, mutual_tls=proof.certificate is not None)
-        form = {"token": raw.decode("ascii"), "token_type_hint": "access_token", **proof.form}
-        headers = {
-            "Accept": ACCEPT[settings.expect],
-            "Content-Type": "application/x-www-form-urlencoded",
-            **proof.headers,
-        }
-        return (
-            yield from fetch(
-                HttpRequest(
-                    "POST",
-                    url,
-                    headers,
-                    settings.timeout,
-                    settings.max_bytes,
-                    body=urlencode(form).encode("ascii"),
-                    lane=self._lane,
-                    certificate=proof.certificate,
-                    keep_alive=True,
-                )
+        url = self._introspection.endpoint or (
+            yield from self.issuer.metadata.endpoint(
+                "introspection_endpoint", now, mutual_tls=proof.certificate is not None
             )
         )
-
-    def _endpoint(self, now: float, *, mutual_tls: bool) -> Flow[str]:
-        if self._introspection.endpoint is not None:
-            return self._introspection.endpoint
-        name, metadata = "introspection_endpoint", self.issuer.metadata
-        address = yield from metadata.address(name, now)
-        return (metadata.mtls_address(name) if mutual_tls else "") or address
+        form = {"token": raw.decode("ascii"), "token_type_hint": "access_token"}
+        request = form_request(
+            url,
+            form,
+            proof,
+            accept=ACCEPT[settings.expect],
+            timeout=settings.timeout,
+            max_bytes=settings.max_bytes,
+            lane=self._lane,
+        )
+        return (yield from fetch(request))
 
     def _read(self, reply: Reply, around: Surroundings) -> Flow[tuple[FrozenDict, str | None]]:
         """The members of an answer that can be believed, and the JWT they came in.

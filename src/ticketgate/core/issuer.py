@@ -3,7 +3,6 @@
 RFC 9068 §4, RFC 8414 §3, RFC 8725 §3.1 and §3.8.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.jwk import ALGORITHMS
 from ticketgate.core.jwt import media_type
 from ticketgate.core.key_source import KeySource
-from ticketgate.core.keys import KeySet, parse_jwk_set
+from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
 from ticketgate.core.web_address import split
@@ -58,7 +57,7 @@ class Issuer:
         self.identifier = _identifier(issuer, insecure_http)
         self.algorithms = _algorithms(algorithms)
         self.token_types = _token_types(token_types)
-        static = None if jwks is None else _static_keys(jwks, self.algorithms, keys.max_keys)
+        static = None if jwks is None else static_jwk_set(jwks, self.algorithms, keys.max_keys)
         jwks_uri = checked_address("jwks_uri", jwks_uri, insecure_http=insecure_http)
         place = checked_address("metadata_url", metadata_url, insecure_http=insecure_http)
         places = (place,) if place else metadata_urls(issuer)
@@ -99,10 +98,3 @@ def _token_types(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str) or not names or None in map(media_type, names):
         raise ConfigurationError('token_types must be a list of media types, like token_types=["at+jwt"]')
     return tuple(names)
-
-
-def _static_keys(jwks: Mapping[str, Any], algorithms: tuple[str, ...], max_keys: int) -> KeySet:
-    try:
-        return parse_jwk_set(json.dumps(jwks).encode(), algorithms, max_keys)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f'jwks={{"keys": [...]}} must hold a usable public key: {error}') from error

@@ -7,13 +7,14 @@ Whatever goes wrong, the answer is the same, so that nobody learns how far a for
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from joserfc.errors import JoseError
 from joserfc.jwe import JWERegistry, decrypt_compact, encrypt_compact
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+from joserfc.jwk import JWKRegistry, RSAKey
 
 from ticketgate.core.jwt import decode_base64url
+from ticketgate.core.private_key import PrivateKey, load_key
 from ticketgate.core.strict_json import parse_object
 from ticketgate.errors import ConfigurationError
 
@@ -21,8 +22,6 @@ KEY_MANAGEMENT = ("RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH
 CONTENT = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")
 REGISTRY = JWERegistry(algorithms=[*KEY_MANAGEMENT, *CONTENT, "DEF"], strict_check_header=False)
 MAX_KEYS = 10
-
-DecryptionKey: TypeAlias = RSAKey | ECKey | OKPKey
 
 
 class DecryptionKeys:
@@ -52,7 +51,7 @@ class DecryptionKeys:
                 return plaintext
         raise _undecipherable()
 
-    def _candidates(self, kid: object) -> tuple[DecryptionKey, ...]:
+    def _candidates(self, kid: object) -> tuple[PrivateKey, ...]:
         named = tuple(key for key in self._keys if kid is not None and key.kid == kid)
         return named or self._keys
 
@@ -84,20 +83,11 @@ def _undecipherable() -> ValueError:
     return ValueError("it cannot be decrypted")
 
 
-def _load(source: Mapping[str, Any] | str | bytes) -> DecryptionKey:
+def _load(source: Mapping[str, Any] | str | bytes) -> PrivateKey:
     try:
-        key = JWKRegistry.import_key(dict(source)) if isinstance(source, Mapping) else _from_pem(source)
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError("a decryption key is a private JWK or PEM") from error
-    if not isinstance(key, RSAKey | ECKey | OKPKey) or not key.is_private:
+        key = load_key(source)
+    except ValueError as error:
+        raise ConfigurationError(f"a decryption key is a private JWK or PEM: {error}") from error
+    if not key.is_private:
         raise ConfigurationError("a decryption key is a private RSA, EC or X25519 key")
     return key
-
-
-def _from_pem(pem: str | bytes) -> DecryptionKey:
-    for kind in (RSAKey, ECKey, OKPKey):
-        try:
-            return kind.import_key(pem)
-        except (JoseError, ValueError, TypeError, AttributeError):
-            continue
-    raise ValueError("no key")

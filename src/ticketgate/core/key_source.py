@@ -170,30 +170,28 @@ class KeySource:
             headers = {"etag": held.etag, **headers}
         elif not (parsed := self._parse(reply)).same_as(held.keys):
             keys = parsed
-            self._announce(keys, held.keys)
         self.held = hold(keys, headers, self._policy, started, _jitter())
         self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
-        added, removed = keys.names() - held.keys.names(), held.keys.names() - keys.names()
-        around.tell(KeysRefreshed(self._issuer, tuple(sorted(added)), tuple(sorted(removed))))
+        self._announce(keys, held.keys, around)
 
     def _parse(self, reply: Reply) -> KeySet:
         return parse_jwk_set(reply.body, self._algorithms, self._policy.max_keys)
 
-    def _announce(self, keys: KeySet, old: KeySet) -> None:
-        issuer = self._issuer
-        details = {
-            "issuer": issuer,
-            "added": sorted(keys.names() - old.names()),
-            "removed": sorted(old.names() - keys.names()),
-        }
-        logger.info("holding %d keys of %s", len(keys.keys), issuer, extra=details)
-        for dropped in keys.dropped:
-            logger.warning("a key of %s is not used: %s", issuer, dropped, extra={"issuer": issuer})
+    def _announce(self, keys: KeySet, old: KeySet, around: Surroundings) -> None:
+        """Tell of every fetch, and have the log tell of those that changed something."""
+        added, removed = sorted(keys.names() - old.names()), sorted(old.names() - keys.names())
+        if keys is not old:
+            details = {"issuer": self._issuer, "added": added, "removed": removed}
+            logger.info("holding %d keys of %s", len(keys.keys), self._issuer, extra=details)
+            for dropped in keys.dropped:
+                logger.warning(
+                    "a key of %s is not used: %s", self._issuer, dropped, extra={"issuer": self._issuer}
+                )
+        around.tell(KeysRefreshed(self._issuer, tuple(added), tuple(removed)))
 
     def _report(self, message: str, error: Exception, around: Surroundings) -> None:
-        issuer = self._issuer
-        logger.warning(message, issuer, error, extra={"issuer": issuer})
-        around.tell(KeyFetchFailed(issuer, str(error)))
+        logger.warning(message, self._issuer, error, extra={"issuer": self._issuer})
+        around.tell(KeyFetchFailed(self._issuer, str(error)))
 
     def _unavailable(self, retry_after: int) -> IssuerUnavailable:
         message = f"the keys of {self._issuer} cannot be had"

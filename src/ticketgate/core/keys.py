@@ -3,11 +3,13 @@
 RFC 7517 §5, RFC 7515 §4.1.4, RFC 8725 §3.1.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ticketgate.core.jwk import Key, UnusableKey, import_key, operation
 from ticketgate.core.strict_json import is_array, is_object, parse_object
+from ticketgate.errors import ConfigurationError
 
 MAX_CANDIDATES = 4
 
@@ -50,6 +52,14 @@ class KeySet:
 
     def _contents(self) -> frozenset[tuple[str | None, str, str]]:
         return frozenset((key.kid, key.algorithm, key.thumbprint) for key in self.keys)
+
+
+def static_jwk_set(jwks: Mapping[str, Any], algorithms: tuple[str, ...], max_keys: int = 100) -> KeySet:
+    """The usable keys of a JWK Set that somebody configured.  Raises `ConfigurationError`."""
+    try:
+        return parse_jwk_set(json.dumps({**jwks}).encode(), algorithms, max_keys)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f'jwks={{"keys": [...]}} must hold a usable public key: {error}') from error
 
 
 def parse_jwk_set(raw: bytes, algorithms: tuple[str, ...], max_keys: int) -> KeySet:

@@ -3,7 +3,6 @@
 RFC 8414 §3, OpenID Connect Discovery 1.0 §4; where both documents are published, each may hold what the other lacks.
 """
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ from ticketgate.core.metadata import parse_metadata
 from ticketgate.core.strict_json import FrozenDict, is_object
 from ticketgate.core.web_address import is_safe
 from ticketgate.errors import ConfigurationError
-
-logger = logging.getLogger("ticketgate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,12 @@ class MetadataSource:
                 last = error.reply if isinstance(error, FetchFailed) else None
         raise FetchFailed(f"no {name}: " + "; ".join(troubles), last)
 
-    def mtls_address(self, name: str) -> str:
+    def endpoint(self, name: str, now: float, *, mutual_tls: bool) -> Flow[str]:
+        """Where ``name`` is asked: with a client certificate at an address of its own, where there is one."""
+        address = yield from self.address(name, now)
+        return (self._mtls_address(name) if mutual_tls else "") or address
+
+    def _mtls_address(self, name: str) -> str:
         """The address of ``name`` for clients with a certificate (RFC 8705 §5); empty where there is none."""
         for document in self._documents.values():
             aliases = document.get("mtls_endpoint_aliases")

@@ -7,15 +7,14 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from ticketgate.core.private_key import PrivateKey, load_key
 from ticketgate.errors import ConfigurationError
-
-PrivateKey: TypeAlias = RSAKey | ECKey | OKPKey
 
 MIN_RSA_BITS = 2048
 GENERATORS: dict[str, Callable[[], PrivateKey]] = {
@@ -56,7 +55,10 @@ class SigningKey:
     @classmethod
     def load(cls, source: Mapping[str, Any] | str | bytes, algorithm: str | None = None) -> "SigningKey":
         """The key in a JWK or a PEM; its ``alg``, or the usual one for its type, where none is given."""
-        key = _from_jwk(source) if isinstance(source, Mapping) else _from_pem(source)
+        try:
+            key = load_key(source)
+        except ValueError as error:
+            raise ConfigurationError(f"a key that signs is a private JWK or PEM: {error}") from error
         named: Mapping[str, Any] = source if isinstance(source, Mapping) else {}
         usual = USUAL.get("RSA" if isinstance(key, RSAKey) else key.curve_name, "")
         return cls(algorithm or named.get("alg") or usual, key, named.get("kid") or "")
@@ -75,25 +77,6 @@ class SigningKey:
         """What may be published: the public members, ``kid``, ``use`` and ``alg`` (RFC 7517 §4)."""
         members: dict[str, Any] = {**self.key.as_dict(private=False)}
         return members | {"kid": self.kid, "use": "sig", "alg": self.algorithm}
-
-
-def _from_jwk(jwk: Mapping[str, Any]) -> PrivateKey:
-    if jwk.get("kty") == "oct":
-        raise ConfigurationError("a symmetric key cannot sign here")
-    try:
-        key = JWKRegistry.import_key(dict(jwk))
-    except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError("this JWK is no private key that can sign") from error
-    return cast(PrivateKey, key)
-
-
-def _from_pem(pem: str | bytes) -> PrivateKey:
-    for kind in (RSAKey, ECKey, OKPKey):
-        try:
-            return kind.import_key(pem)
-        except (JoseError, ValueError, TypeError, AttributeError):
-            continue
-    raise ConfigurationError("this PEM is no RSA, EC or Ed25519 private key")
 
 
 def _check_algorithm(algorithm: str) -> None:

@@ -59,6 +59,11 @@ def is_array(value: Any) -> TypeGuard[tuple[Any, ...]]:
     return isinstance(value, tuple)
 
 
+def as_number(value: Any) -> float | None:
+    """The number that ``value`` is; None for everything else, true and false among it."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def is_object(value: Any) -> TypeGuard[FrozenDict]:
     """Whether ``value`` was a JSON object."""
     return isinstance(value, FrozenDict)

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
+from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER
 from ticketgate.demo.issuer import CLIENT_ID, CLIENT_SECRET
-from ticketgate.issuing.token_endpoint import JWT_BEARER
 
 
 class NoToken(Exception):
@@ -32,7 +32,7 @@ class TokenRequest:
     def parameters(self) -> dict[str, str]:
         """The request's form, without what is left out."""
         form = {
-            "grant_type": "client_credentials",
+            "grant_type": CLIENT_CREDENTIALS,
             "scope": " ".join(self.scope),
             "roles": " ".join(self.role),
             "groups": " ".join(self.group),

@@ -3,7 +3,6 @@
 RFC 6749 §4.4, RFC 7523 §2.1, RFC 7662, RFC 7009; everything of it is in `ticketgate.issuing`.
 """
 
-import secrets
 import time
 
 from starlette.applications import Starlette
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
+from ticketgate.core.client_auth import assertion_claims
 from ticketgate.core.signing_key import SigningKey, sign_jwt
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.assertions import AssertionIssuer
@@ -55,13 +55,5 @@ def issuer_app(issuer: str, algorithm: str = "RS256") -> Starlette:
 
 def _assertion(partner: SigningKey, audience: str) -> str:
     """What a partner that the demo trusts says of one of its users (RFC 7523 §3)."""
-    now = int(time.time())
-    claims = {
-        "iss": ASSERTION_ISSUER,
-        "sub": "alice",
-        "aud": audience,
-        "iat": now,
-        "exp": now + 300,
-        "jti": secrets.token_urlsafe(16),
-    }
+    claims = assertion_claims(ASSERTION_ISSUER, "alice", audience, time.time(), lifetime=300)
     return sign_jwt(partner, "JWT", claims)

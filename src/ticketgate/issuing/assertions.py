@@ -4,7 +4,6 @@ RFC 7521 §5, RFC 7523 §3, RFC 8725 §3.11.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +26,9 @@ from ticketgate.core.jwt import (
     media_type,
     nothing_is_critical,
     read,
-    verify_signature,
 )
 from ticketgate.core.key_source import KeySource
-from ticketgate.core.keys import KeySet, parse_jwk_set
+from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
 from ticketgate.core.strict_json import FrozenDict
 from ticketgate.core.surroundings import Surroundings
@@ -71,7 +69,7 @@ class AssertionKeys:
 
     def __init__(self, issuer: AssertionIssuer) -> None:
         self.issuer = issuer
-        static = None if issuer.jwks is None else parse_keys(issuer.jwks)
+        static = None if issuer.jwks is None else static_jwk_set(issuer.jwks, DEFAULT_ALGORITHMS)
         policy = KeyPolicy()
         where = MetadataSource(Whereabouts(issuer.issuer, issuer.jwks_uri), policy)
         self._source = KeySource(where, DEFAULT_ALGORITHMS, policy, static)
@@ -83,15 +81,8 @@ class AssertionKeys:
         found = yield from call(self.issuer.find_key, jwt.header, jwt.claims)
         if found is None:
             return ()
-        return parse_keys(found if "keys" in found else {"keys": [found]}).candidates(jwt.header)
-
-
-def parse_keys(jwks: Mapping[str, Any]) -> KeySet:
-    """The usable keys of a JWK Set.  Raises `ConfigurationError`."""
-    try:
-        return parse_jwk_set(json.dumps({**jwks}).encode(), DEFAULT_ALGORITHMS, 100)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"jwks must hold a usable public key: {error}") from error
+        jwks = found if "keys" in found else {"keys": [found]}
+        return static_jwk_set(jwks, DEFAULT_ALGORITHMS).candidates(jwt.header)
 
 
 def read_assertion(raw: str) -> UnverifiedJWT:
@@ -135,8 +126,3 @@ def use_once(raw: str, claims: FrozenDict, store: Store, now: float) -> None:
     name = f"{claims['iss']} {jti}" if jti else hashlib.sha256(raw.encode()).hexdigest()
     if not store.add("assertion", name, float(claims["exp"]) + LEEWAY, now):
         raise InvalidToken("claim", expected="an assertion that is new", actual="a replay")
-
-
-def verified_by(jwt: UnverifiedJWT, keys: tuple[Key, ...]) -> None:
-    """One of ``keys`` signed the assertion.  Raises `InvalidToken`."""
-    verify_signature(jwt, keys)

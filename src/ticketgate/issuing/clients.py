@@ -9,23 +9,25 @@ import hmac
 import logging
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from ticketgate.core.client_auth import ASSERTION_TYPE
+from ticketgate.core.issuer import DEFAULT_ALGORITHMS
+from ticketgate.core.jwt import verify_signature
+from ticketgate.core.keys import KeySet, static_jwk_set
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.assertions import (
     check_assertion,
-    parse_keys,
     read_assertion,
     type_is_for,
     use_once,
-    verified_by,
 )
 from ticketgate.issuing.messages import EndpointRequest, Refusal
 from ticketgate.issuing.stores import MemoryStore, Store
 
+NO_KEYS = KeySet(())
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
 
 logger = logging.getLogger("ticketgate.issuing")
@@ -52,12 +54,13 @@ class Client:
     opaque: bool = field(default=False, kw_only=True)
     accept_requested_claims: bool = field(default=False, kw_only=True)
     digest: str = field(default="", repr=False, kw_only=True)
+    keys: KeySet = field(default=NO_KEYS, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.client_id, str) or not self.client_id:
             raise ConfigurationError("a client needs a client_id")
         if self.jwks is not None:
-            _ = parse_keys(self.jwks)
+            object.__setattr__(self, "keys", static_jwk_set(self.jwks, DEFAULT_ALGORITHMS))
         if self.secret:
             object.__setattr__(self, "digest", _digest(self.secret))
             object.__setattr__(self, "secret", "")
@@ -99,7 +102,8 @@ class Clients:
 
     def add(self, client: Client) -> None:
         """Know ``client`` from now on, in place of another with its name."""
-        members = asdict(client) | {"scopes": sorted(client.scopes), "resources": sorted(client.resources)}
+        members = {one.name: getattr(client, one.name) for one in fields(client) if one.init}
+        members |= {"scopes": sorted(client.scopes), "resources": sorted(client.resources)}
         self._store.put("client", client.client_id, members)
 
     def named(self, client_id: str, now: float) -> Client | None:
@@ -161,7 +165,7 @@ class Clients:
                 raise InvalidToken("claim", expected="sub and client_id like iss", actual=jwt.claims["sub"])
             if not jwt.claims.get("jti"):
                 raise InvalidToken("claim", expected="jti", actual=None)
-            verified_by(jwt, parse_keys(client.jwks).candidates(jwt.header))
+            verify_signature(jwt, client.keys.candidates(jwt.header))
             use_once(raw, jwt.claims, self._store, now)
         except InvalidToken as error:
             logger.info(

@@ -8,17 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ticketgate.core.claims import Rules, expires_in_the_future, is_valid_already
+from ticketgate.core.introspection import SIGNED
 from ticketgate.core.jwt import looks_like_a_jwt, media_type, read, verify_signature
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import InvalidToken
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
-from ticketgate.issuing.assertions import parse_keys
 from ticketgate.issuing.clients import Client, Clients, invalid_client
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
 from ticketgate.issuing.stores import Store
 from ticketgate.issuing.token_endpoint import token_name
-
-SIGNED = "token-introspection+jwt"
 
 logger = logging.getLogger("ticketgate.issuing")
 
@@ -56,7 +54,7 @@ class KnownTokens:
                 or jwt.claims.get("iss") != self._issuer.issuer
             ):
                 return None
-            verify_signature(jwt, parse_keys(self._issuer.jwks()).candidates(jwt.header))
+            verify_signature(jwt, self._issuer.keys.key_set().candidates(jwt.header))
         except InvalidToken:
             return None
         return jwt.claims

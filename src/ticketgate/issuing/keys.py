@@ -5,6 +5,8 @@ RFC 7517 §5, RFC 9068 §2.1.
 
 from typing import Any, NamedTuple
 
+from ticketgate.core.issuer import DEFAULT_ALGORITHMS
+from ticketgate.core.keys import KeySet, static_jwk_set
 from ticketgate.core.signing_key import SigningKey
 
 __all__ = ["KeyRing", "SigningKey"]
@@ -25,7 +27,7 @@ class KeyRing:
     >>> ring.rotate()      # the key before is still published, its tokens still good; the next one already is
     """
 
-    __slots__ = ("_ring",)
+    __slots__ = ("_checked", "_ring")
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class KeyRing:
         retiring: tuple[SigningKey, ...] = (),
     ) -> None:
         self._ring = Ring(upcoming, signing, retiring)
+        self._checked: tuple[Ring, KeySet] | None = None
 
     @property
     def ring(self) -> Ring:
@@ -62,6 +65,16 @@ class KeyRing:
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """The key set to publish (RFC 7517 §5), public members only, the signing key first."""
-        ring = self._ring
-        keys = (ring.signing, *filter(None, [ring.upcoming]), *ring.retiring)
-        return {"keys": [key.public_jwk() for key in keys]}
+        return _published(self._ring)
+
+    def key_set(self) -> KeySet:
+        """The published keys, to check what they signed; read once for each rotation."""
+        ring, checked = self._ring, self._checked
+        if checked is None or checked[0] is not ring:
+            checked = self._checked = ring, static_jwk_set(_published(ring), DEFAULT_ALGORITHMS)
+        return checked[1]
+
+
+def _published(ring: Ring) -> dict[str, list[dict[str, Any]]]:
+    keys = (ring.signing, *filter(None, [ring.upcoming]), *ring.retiring)
+    return {"keys": [key.public_jwk() for key in keys]}

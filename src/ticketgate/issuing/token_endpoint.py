@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketgate.core.flow import Flow, call
+from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER
+from ticketgate.core.jwt import verify_signature
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken, IssuerUnavailable
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
@@ -23,15 +25,12 @@ from ticketgate.issuing.assertions import (
     read_assertion,
     type_is_for,
     use_once,
-    verified_by,
 )
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
 from ticketgate.issuing.stores import Store
 from ticketgate.issuing.tokens import MAX_LIFETIME, scope_values
 
-CLIENT_CREDENTIALS = "client_credentials"
-JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 REQUESTED_CLAIMS = ("roles", "groups", "entitlements")
 LIFETIME = re.compile(r"-?[0-9]{1,4}")
 
@@ -160,7 +159,7 @@ class TokenEndpoint:
             if keys is None:
                 raise InvalidToken("issuer", expected=list(self._assertion_issuers), actual=jwt.claims["iss"])
             check_assertion(jwt.claims, self._audiences, now)
-            verified_by(jwt, (yield from keys.find(jwt, self._around)))
+            verify_signature(jwt, (yield from keys.find(jwt, self._around)))
         except InvalidToken as error:
             logger.info("assertion refused: %s, expected %s", error.reason, ascii(error.expected)[:200])
             raise _invalid_grant() from error
