@@ -14,7 +14,8 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["ticketgate.django.TicketgateConfig"],
-    MIDDLEWARE=["ticketgate.django.AccessTokenMiddleware"],
+    MIDDLEWARE=json.loads(os.environ.get("SITE_MIDDLEWARE", '["ticketgate.django.AccessTokenMiddleware"]')),
+    REST_FRAMEWORK={"UNAUTHENTICATED_USER": None},  # django.contrib.auth is not installed
     TICKETGATE={
         "SERVER": server,
         "PUBLIC": ["/health", "/é/*"],
@@ -30,7 +31,12 @@ from django.http import JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 from django.utils.decorators import method_decorator  # noqa: E402
 from django.views import View  # noqa: E402
+from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
+from rest_framework.permissions import IsAuthenticated  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+from rest_framework.views import APIView  # noqa: E402
 
+from ticketgate import rest_framework  # noqa: E402
 from ticketgate.django import access_token, requires  # noqa: E402
 
 django.setup()
@@ -76,7 +82,43 @@ async def fresh_async(request):
     return show(request)
 
 
+class Framework(APIView):
+    authentication_classes = [rest_framework.AccessTokenAuthentication]  # noqa: RUF012  as REST framework has it
+    permission_classes = [rest_framework.requires(scope("read"))]  # noqa: RUF012
+
+    def get(self, request):
+        user = request.user
+        assert request.auth is access_token(request)
+        return Response({"sub": request.auth.subject, "user": str(user), "pk": getattr(user, "pk", None)})
+
+    def head(self, request):
+        return Response()
+
+
+class Fresh(Framework):
+    permission_classes = [rest_framework.requires(fresh_within=0)]  # noqa: RUF012
+
+
+class Anybody(Framework):
+    permission_classes = [IsAuthenticated]  # noqa: RUF012
+
+    def get(self, request):
+        return Response({"perms": request.user.has_perms(["any.thing"])})
+
+
+@api_view()
+@authentication_classes([rest_framework.AccessTokenAuthentication])
+@permission_classes([])
+@needs_read
+def decorated(request):
+    return Response({"sub": request.auth.subject})
+
+
 urlpatterns = [
+    path("drf", Framework.as_view()),
+    path("drf/fresh", Fresh.as_view()),
+    path("drf/anybody", Anybody.as_view()),
+    path("drf/decorated", decorated),
     path("health", show),
     path("é/x", show),
     path("me", show),

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ticketgate.fastapi": HOST | {ASGI, STARLETTE, "fastapi", "starlette"},
     "ticketgate.flask": HOST | {WSGI, "flask", "werkzeug"},
     "ticketgate.django": HOST | {ASGI, WSGI, "django"},
+    "ticketgate.rest_framework": HOST | {"ticketgate.django", "rest_framework"},
     "ticketgate.mcp": HOST | {ASGI, "mcp"},
     "ticketgate.issuing": {CORE, ERRORS, "joserfc", "cryptography"},
     "ticketgate.issuing.starlette": {CORE, ERRORS, DRIVERS, "ticketgate.issuing", "starlette"},

@@ -12,13 +12,14 @@
 """
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, TypeVar, cast
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 from django.utils.module_loading import import_string
@@ -40,6 +41,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 TOKEN, GATE = "ticketgate.access_token", "ticketgate.gate"
 SETTINGS = frozenset({"SERVER", "PUBLIC", "OPTIONAL", "USER", "ERROR_BODY"})
 MIDDLEWARE = "ticketgate.django.AccessTokenMiddleware"
+AUTHENTICATION = "ticketgate.rest_framework.AccessTokenAuthentication"
 
 
 class TicketgateConfig(AppConfig):
@@ -49,8 +51,11 @@ class TicketgateConfig(AppConfig):
     label = "ticketgate"
 
 
-def access_token(request: HttpRequest) -> AccessToken | None:
-    """The access token of the caller; None where the caller is anonymous or there is no middleware."""
+def access_token(request: Any) -> AccessToken | None:
+    """The access token of the caller; None where the caller is anonymous or there is no middleware.
+
+    ``request`` is Django's, or the one that REST framework makes of it.
+    """
     return cast("AccessToken | None", request.META.get(TOKEN))
 
 
@@ -63,8 +68,9 @@ class Door(NamedTuple):
     user: Callable[[AccessToken], Any] | None
 
 
-def _door() -> Door:
-    """The settings.  Raises `ConfigurationError`, whose words the system check repeats."""
+@lru_cache(maxsize=1)
+def current_door() -> Door:
+    """The settings, read once.  Raises `ConfigurationError`, whose words the system check repeats."""
     given: Any = getattr(settings, "TICKETGATE", None)
     if not isinstance(given, dict):
         raise ConfigurationError('settings need TICKETGATE = {"SERVER": "project.gate.server"}')
@@ -82,6 +88,15 @@ def _door() -> Door:
     )
 
 
+def _forget(setting: str, **kwargs: Any) -> None:
+    """Tests may override settings."""
+    if setting == "TICKETGATE":
+        current_door.cache_clear()
+
+
+setting_changed.connect(_forget)
+
+
 def _loaded(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -95,10 +110,13 @@ def _loaded(value: Any) -> Any:
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """What is wrong with the settings, before the first request."""
     try:
-        _ = _door()
+        current_door.cache_clear()
+        _ = current_door()
     except ConfigurationError as error:
         return [Error(str(error), id="ticketgate.E001")]
-    if MIDDLEWARE not in settings.MIDDLEWARE:
+    framework: dict[str, Any] = getattr(settings, "REST_FRAMEWORK", {})
+    guarded_by_default = AUTHENTICATION in framework.get("DEFAULT_AUTHENTICATION_CLASSES", ())
+    if MIDDLEWARE not in settings.MIDDLEWARE and not guarded_by_default:
         hint = f'Add "{MIDDLEWARE}" to MIDDLEWARE: without it every @requires answers 503.'
         return [Warning("The gate stands nowhere.", hint=hint, id="ticketgate.W001")]
     return []
@@ -110,7 +128,7 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
 
     Paths are those of ``request.path_info``.  The token is at `access_token`, and in ``request.META``.
     """
-    door = _door()
+    door = current_door()
     if iscoroutinefunction(get_response):
 
         async def guarded_async(request: HttpRequest) -> Any:
@@ -130,18 +148,24 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
         return guarded_async
 
     def guarded(request: HttpRequest) -> Any:
-        try:
-            token = (
-                None
-                if _is_open(door, request)
-                else blocking.default_driver().run(door.gate.admit(_facts(request), optional=door.optional))
-            )
-        except (OAuthError, CannotDecide) as error:
-            return _response(request, door.gate.answer(error))
-        _show(door, request, token)
-        return get_response(request)
+        refusal = admit(door, request)
+        return get_response(request) if refusal is None else _response(request, refusal)
 
     return guarded
+
+
+def admit(door: Door, request: HttpRequest) -> Answer | None:
+    """The answer to a request that may not pass; None, with the token in ``request.META``, for one that may."""
+    try:
+        token = (
+            None
+            if _is_open(door, request)
+            else blocking.default_driver().run(door.gate.admit(_facts(request), optional=door.optional))
+        )
+    except (OAuthError, CannotDecide) as error:
+        return door.gate.answer(error)
+    _show(door, request, token)
+    return None
 
 
 def _is_open(door: Door, request: HttpRequest) -> bool:
@@ -188,9 +212,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             request = _request(args)
-            refusal = _refusal(request, needed)
-            if refusal is None and fresh_within is not None:
-                refusal = blocking.default_driver().run(_confirmed(request, fresh_within))
+            refusal = refusal_of(request, needed, fresh_within)
             return view(*args, **kwargs) if refusal is None else _response(request, refusal)
 
         return cast(View, guarded)
@@ -199,8 +221,17 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
 
 
 def _request(args: tuple[Any, ...]) -> HttpRequest:
-    """The request of a function view, or of a method of a class view."""
-    return cast(HttpRequest, args[0] if isinstance(args[0], HttpRequest) else args[1])
+    """The request of a function view, or of a method of a class view; REST framework wraps it."""
+    request = next(arg for arg in args if hasattr(arg, "META"))
+    return cast(HttpRequest, getattr(request, "_request", request))
+
+
+def refusal_of(request: HttpRequest, needed: Requirement, fresh_within: float | None) -> Answer | None:
+    """The answer to a request whose token is not enough; None where it is, and after it was confirmed anew."""
+    refusal = _refusal(request, needed)
+    if refusal is None and fresh_within is not None:
+        refusal = blocking.default_driver().run(_confirmed(request, fresh_within))
+    return refusal
 
 
 def _refusal(request: HttpRequest, needed: Requirement) -> Answer | None:

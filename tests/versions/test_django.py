@@ -10,18 +10,22 @@ import httpx
 import pytest
 from servers import free_port, start
 from table import DOWN, KEYS
-from tokens import API, NOW, token
+from tokens import API, ISSUER, NOW, token
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 READER = {"Authorization": f"Bearer {token(scope='read').decode()}"}
 STRANGER = {"Authorization": f"Bearer {token().decode()}"}
 
 
-def environment(**settings):
-    return os.environ | {"TICKETGATE_TEST_KEYS": json.dumps(KEYS), "SITE_SETTINGS": json.dumps(settings)}
+ALONE = {"SITE_MIDDLEWARE": "[]"}
 
 
-def serving(kind, **settings):
+def environment(*more, **settings):
+    ours = {"TICKETGATE_TEST_KEYS": json.dumps(KEYS), "SITE_SETTINGS": json.dumps(settings)}
+    return {**os.environ, **ours, **(more[0] if more else {})}
+
+
+def serving(kind, *more, **settings):
     port = free_port()
     command = {
         "wsgi": [
@@ -46,7 +50,7 @@ def serving(kind, **settings):
             "django_site:asgi",
         ],
     }[kind]
-    return start([sys.executable, *command], port=port, cwd=HERE, env=environment(**settings))
+    return start([sys.executable, *command], port=port, cwd=HERE, env=environment(*more, **settings))
 
 
 @pytest.fixture(scope="module", params=["wsgi", "asgi"])
@@ -138,6 +142,79 @@ def test_the_system_check_explains_mistakes(settings, middleware, found):
     )
     assert done.returncode == 0, done.stderr
     assert found in done.stdout
+
+
+@pytest.fixture(scope="module", params=["behind the middleware", "alone"])
+def framework(request):
+    if request.param == "alone":
+        with serving("wsgi", ALONE, USER=None) as url:
+            yield url
+    else:
+        with serving("asgi") as url:
+            yield url
+
+
+def test_rest_framework_knows_the_caller(framework):
+    answer = httpx.get(f"{framework}/drf", headers=READER)
+    assert answer.status_code == 200
+    mapped = {"sub": "alice", "user": "user alice", "pk": None}
+    own = {"sub": "alice", "user": "alice", "pk": f"{ISSUER} alice"}
+    assert answer.json() in (mapped, own)
+    assert httpx.get(f"{framework}/drf/decorated", headers=READER).json() == {"sub": "alice"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "error"),
+    [
+        ("/drf", {}, 401, None),
+        ("/drf/decorated", {}, 401, None),
+        ("/drf/anybody", {}, 401, None),
+        ("/drf", {"Authorization": "Bearer"}, 400, "invalid_request"),
+        ("/drf", {"Authorization": "Bearer x"}, 401, "invalid_token"),
+        ("/drf/anybody", {"Authorization": "Bearer x"}, 401, "invalid_token"),
+        ("/drf", STRANGER, 403, "insufficient_scope"),
+        ("/drf/decorated", STRANGER, 403, "insufficient_scope"),
+    ],
+)
+def test_rest_framework_refuses_with_our_challenge(framework, path, headers, status, error):
+    answer = httpx.get(framework + path, headers=headers)
+    assert answer.status_code == status
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge.startswith(f'Bearer realm="{API}"')
+    assert ("error=" in challenge) == (error is not None)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert error is None or answer.json()["error"] == error
+
+
+def test_rest_framework_cannot_decide(framework):
+    down = {"Authorization": f"Bearer {token(iss=DOWN).decode()}"}
+    answers = httpx.get(f"{framework}/drf", headers=down), httpx.get(f"{framework}/drf/fresh", headers=READER)
+    for answer in answers:
+        assert (answer.status_code, "WWW-Authenticate" in answer.headers) == (503, False)
+        assert (int(answer.headers["Retry-After"]) > 0, answer.headers["Cache-Control"]) == (True, "no-store")
+
+
+def test_a_caller_by_token_has_none_of_djangos_permissions():
+    with serving("wsgi", ALONE, USER=None) as url:
+        assert httpx.get(f"{url}/drf/anybody", headers=READER).json() == {"perms": False}
+
+
+def test_overridden_settings_are_read_anew():
+    script = (
+        "import django_site\nfrom django.test.utils import override_settings\n"
+        "from ticketgate.django import current_door\nprint(current_door().optional)\n"
+        "with override_settings(TICKETGATE={'SERVER': django_site.server, 'OPTIONAL': True}, DEBUG=True):\n"
+        "    print(current_door().optional)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_without_the_middleware_nothing_opens():
