@@ -76,8 +76,8 @@ class AccessTokenMiddleware:
     ) -> None:
         self.app = app
         self.server = server
-        self._public = PublicPaths(public)
-        self._optional = optional
+        self.public = PublicPaths(public)
+        self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +94,7 @@ class AccessTokenMiddleware:
         await self.app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        if self._public.include(_route_path(scope)):
+        if self.public.include(_route_path(scope)):
             return True
         if scope.get("method") != "OPTIONS":
             return False
@@ -102,7 +102,7 @@ class AccessTokenMiddleware:
         return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
 
     async def _admit(self, scope: Scope) -> AccessToken | None:
-        return await self._gate.driver.run(self._gate.admit(_facts(scope), optional=self._optional))
+        return await self._gate.driver.run(self._gate.admit(_facts(scope), optional=self.optional))
 
 
 def _facts(scope: Scope) -> ResourceRequest:

@@ -30,7 +30,7 @@ from ticketgate.core.flow import Flow
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
@@ -207,7 +207,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
                     refusal = await aio.default_driver().run(_confirmed(request, fresh_within))
                 return await view(*args, **kwargs) if refusal is None else _response(request, refusal)
 
-            return cast(View, guarded_async)
+            return cast(View, declare(guarded_async, needed))
 
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -215,7 +215,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             refusal = refusal_of(request, needed, fresh_within)
             return view(*args, **kwargs) if refusal is None else _response(request, refusal)
 
-        return cast(View, guarded)
+        return cast(View, declare(guarded, needed))
 
     return decorate
 

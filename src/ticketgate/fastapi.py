@@ -22,12 +22,13 @@ from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, admit, conf
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver
+from ticketgate.openapi import install_openapi
 from ticketgate.starlette import access_token, as_response
 
-__all__ = ["AccessTokenMiddleware", "Refused", "access_token", "install", "requires"]
+__all__ = ["AccessTokenMiddleware", "Refused", "access_token", "install", "install_openapi", "requires"]
 
 logger = logging.getLogger("ticketgate")
 
@@ -67,6 +68,7 @@ class Requires:
         self.needed = needed
         self.server = server
         self._fresh_within = fresh_within
+        _ = declare(self, needed)
 
     async def __call__(self, connection: HTTPConnection) -> AccessToken:
         """The caller's token.  Raises `Refused`, or closes a WebSocket before it is accepted."""

@@ -21,7 +21,7 @@ from werkzeug.local import LocalProxy
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver
 from ticketgate.errors import ConfigurationError
@@ -95,7 +95,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             refusal = refusal_of(request.environ, needed, fresh_within)
             return view(*args, **kwargs) if refusal is None else _response(refusal)
 
-        return cast(View, guarded)
+        return cast(View, declare(guarded, needed))
 
     return decorate
 

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.django import GATE, access_token, admit, current_door, refusal_of
 from ticketgate.errors import NoCredentials
 
@@ -93,15 +93,13 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> t
     needed = all_of(requirements)
 
     class Required(BasePermission):
-        requirement = needed
-
         def has_permission(self, request: Request, view: Any) -> bool:
             refusal = refusal_of(request._request, needed, fresh_within)
             if refusal is not None:
                 raise _refused(refusal, request)
             return True
 
-    return Required
+    return declare(Required, needed)
 
 
 def _refused(answer: Answer, request: Request) -> Refused:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, TypeGuard, TypeVar, cast
 
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -21,7 +22,7 @@ from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.drivers.aio import Driver
 from ticketgate.errors import ConfigurationError
 
@@ -58,7 +59,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             )
         else:
             guarded = _guard(endpoint, needed)
-        return cast(Endpoint, guarded)
+        return cast(Endpoint, declare(guarded, needed))
 
     return decorate
 
@@ -116,6 +117,21 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
     if connection is None or gate is None:
         return without_a_gate()
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
+
+
+def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
+    """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
+    gate: AccessTokenMiddleware | None = None
+    while not isinstance(app, Starlette) and hasattr(app, "app"):
+        gate = gate or (app if isinstance(app, AccessTokenMiddleware) else None)
+        app = app.app
+    if gate is None and isinstance(app, Starlette):
+        for entry in app.user_middleware:
+            make: Any = entry.cls
+            if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
+                settings: Any = entry
+                return app, cast(Any, make)(app, *settings.args, **settings.kwargs)
+    return app, gate
 
 
 def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:

@@ -16,7 +16,7 @@ from ticketgate.core.gate import ErrorBody, Gate, without_a_gate
 from ticketgate.core.health import readiness_answer
 from ticketgate.core.public import PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
-from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver, default_driver
 from ticketgate.errors import CannotDecide, OAuthError
@@ -50,8 +50,8 @@ class AccessTokenMiddleware:
         error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
-        self._public = PublicPaths(public)
-        self._optional = optional
+        self.public = PublicPaths(public)
+        self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -72,14 +72,14 @@ class AccessTokenMiddleware:
         return None
 
     def _is_open(self, environ: Environ) -> bool:
-        return self._public.include(_path(environ)) or is_preflight(
+        return self.public.include(_path(environ)) or is_preflight(
             environ["REQUEST_METHOD"],
             "HTTP_ORIGIN" in environ,
             "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
         )
 
     def _admit(self, environ: Environ) -> AccessToken | None:
-        return self._gate.driver.run(self._gate.admit(_facts(environ), optional=self._optional))
+        return self._gate.driver.run(self._gate.admit(_facts(environ), optional=self.optional))
 
 
 def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIApp:
@@ -143,7 +143,7 @@ def requires(
             refusal = refusal_of(environ, needed, fresh_within)
             return app(*args) if refusal is None else respond(refusal, environ, start_response)
 
-        return guarded
+        return declare(guarded, needed)
 
     return decorate
 

@@ -9,7 +9,7 @@ to ask for, ``describe`` prints it.  RFC 6750 §3.1, RFC 9068 §3 and §4.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.strict_json import is_array
@@ -17,6 +17,9 @@ from ticketgate.errors import AccessDenied, ConfigurationError, InsufficientScop
 
 SCOPE_CHARACTERS = frozenset(map(chr, range(0x21, 0x7F))) - {'"', "\\"}
 MAX_ALTERNATIVES = 64
+DECLARED = "__ticketgate_requirement__"
+
+Operation = TypeVar("Operation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,19 @@ def all_of(requirements: Iterable[Requirement]) -> Requirement:
                 f"{requirement!r} is no requirement: write scope(...), role(...) or the like"
             )
     return reduce(Requirement.__and__, given, ANY_TOKEN)
+
+
+def declare(operation: Operation, needed: Requirement) -> Operation:
+    """``operation``, which says from now on that it needs ``needed``, and what it said before: see `declared`."""
+    before = declared(operation)
+    setattr(operation, DECLARED, needed if before is None else before & needed)
+    return operation
+
+
+def declared(operation: Any) -> Requirement | None:
+    """What ``operation`` was guarded with, for documents and audits; None where nothing guards it by itself."""
+    found = getattr(operation, DECLARED, None)
+    return found if isinstance(found, Requirement) else None
 
 
 def _requirement(alternatives: Iterable[tuple[Need, ...]]) -> Requirement:
