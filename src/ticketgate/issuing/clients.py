@@ -11,12 +11,13 @@ from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from ticketgate.core.client_auth import ASSERTION_TYPE
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
 from ticketgate.core.jwt import verify_signature
 from ticketgate.core.keys import KeySet, static_jwk_set
+from ticketgate.core.web_address import is_loopback, is_safe, split
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.assertions import (
     check_assertion,
@@ -37,7 +38,8 @@ logger = logging.getLogger("ticketgate.issuing")
 class Client:
     """A client: confidential with a ``secret`` or with public keys (``jwks``), public with neither.
 
-    ``scopes`` is what it may ask for; ``resources`` are the APIs whose tokens it may introspect, where
+    ``scopes`` is what it may ask for; ``redirect_uris`` are where users are sent back to with a code, https or on
+    loopback, there with any port (RFC 8252 §7.3); ``resources`` are the APIs whose tokens it may introspect, where
     ``may_introspect`` lets it (none means all).  ``opaque`` has it get tokens that say nothing by themselves.
     ``accept_requested_claims`` lets the client itself choose any scope, ``resource``, ``roles``, ``groups``,
     ``entitlements``, ``lifetime`` and ``token_format`` of its tokens: for demonstrations and tests only.
@@ -51,6 +53,7 @@ class Client:
     jwks: Mapping[str, Any] | None = field(default=None, kw_only=True)
     may_introspect: bool = field(default=False, kw_only=True)
     resources: frozenset[str] = field(default=frozenset(), kw_only=True)
+    redirect_uris: frozenset[str] = field(default=frozenset(), kw_only=True)
     opaque: bool = field(default=False, kw_only=True)
     accept_requested_claims: bool = field(default=False, kw_only=True)
     digest: str = field(default="", repr=False, kw_only=True)
@@ -66,11 +69,42 @@ class Client:
             object.__setattr__(self, "secret", "")
         object.__setattr__(self, "scopes", frozenset(self.scopes))
         object.__setattr__(self, "resources", frozenset(self.resources))
+        object.__setattr__(self, "redirect_uris", frozenset(self.redirect_uris))
+        for uri in self.redirect_uris:
+            if not isinstance(uri, str) or not is_safe(uri) or "#" in uri:
+                raise ConfigurationError(
+                    f"redirect_uri {uri!r} is no https URL without fragment: http is for loopback only"
+                )
 
     @property
     def is_confidential(self) -> bool:
         """Whether it can prove to be itself."""
         return bool(self.digest or self.jwks)
+
+    def may_be_sent_to(self, uri: str) -> bool:
+        """Whether ``uri`` is registered: exactly, or on loopback with another port (RFC 9700 §2.1)."""
+        return uri in self.redirect_uris or any(
+            _is_loopback_twin(uri, registered) for registered in self.redirect_uris
+        )
+
+    def speaks_from(self, origin: str) -> bool:
+        """Whether pages of ``origin`` are this client: the origin of a redirect URI."""
+        return any(
+            origin == _origin_of(urlsplit(uri)) or _is_loopback_twin(origin, _origin_of(urlsplit(uri)))
+            for uri in self.redirect_uris
+        )
+
+
+def _origin_of(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_loopback_twin(uri: str, registered: str) -> bool:
+    """Whether two http URLs on loopback differ in their port alone."""
+    mine, theirs = split(registered), split(uri)
+    if mine is None or theirs is None or mine.scheme != "http" or not is_loopback(mine.hostname or ""):
+        return False
+    return theirs._replace(netloc=theirs.hostname or "") == mine._replace(netloc=mine.hostname or "")
 
 
 class Login(NamedTuple):
@@ -103,13 +137,17 @@ class Clients:
     def add(self, client: Client) -> None:
         """Know ``client`` from now on, in place of another with its name."""
         members = {one.name: getattr(client, one.name) for one in fields(client) if one.init}
-        members |= {"scopes": sorted(client.scopes), "resources": sorted(client.resources)}
+        members |= {name: sorted(members[name]) for name in ("scopes", "resources", "redirect_uris")}
         self._store.put("client", client.client_id, members)
 
     def named(self, client_id: str, now: float) -> Client | None:
         """The client of that name, which nobody has proven to be yet."""
         found = self._store.get("client", client_id, now)
         return None if found is None else Client(**found)
+
+    def speak_from(self, origin: str) -> bool:
+        """Whether pages of ``origin`` are some client's."""
+        return any(Client(**found).speaks_from(origin) for found in self._store.all("client").values())
 
     def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Client:
         """The client that made this request.  Raises `Refusal`: one method, and the right proof."""

@@ -62,4 +62,6 @@ async def _read(request: Request) -> EndpointRequest:
         tuple(value for name, value in headers if name == b"authorization"),
         bytes(body),
         first.get(b"accept", b""),
+        request.scope["query_string"],
+        first.get(b"origin", b""),
     )

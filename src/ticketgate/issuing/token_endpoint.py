@@ -1,6 +1,6 @@
 """The token endpoint: who asks, for what, and the token that comes of it.
 
-RFC 6749 §4.4 (client credentials), §5.1 and §5.2; RFC 7523 §2.1 and §3 (JWT bearer grant);
+RFC 6749 §4.1.3 (authorization code), §4.4 (client credentials), §5.1 and §5.2; RFC 7523 §2.1 and §3 (JWT bearer grant);
 RFC 9068 §2.2.3 and §3; RFC 8707 §2 (resource).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketgate.core.flow import Flow, call
-from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER
+from ticketgate.core.grant_types import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER
 from ticketgate.core.jwt import verify_signature
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken, IssuerUnavailable
@@ -26,10 +26,12 @@ from ticketgate.issuing.assertions import (
     type_is_for,
     use_once,
 )
+from ticketgate.issuing.authorization_codes import AuthorizationCodes
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
 from ticketgate.issuing.stores import Store
-from ticketgate.issuing.tokens import MAX_LIFETIME, scope_values
+from ticketgate.issuing.tokens import MAX_LIFETIME
+from ticketgate.issuing.wishes import wanted_resource, wanted_scope
 
 REQUESTED_CLAIMS = ("roles", "groups", "entitlements")
 LIFETIME = re.compile(r"-?[0-9]{1,4}")
@@ -55,11 +57,11 @@ class Wish:
 
 
 class TokenEndpoint:
-    """Answers token requests by client credentials and by the JWT bearer grant; a flow, and never waits.
+    """Answers token requests by client credentials, authorization code and JWT bearer grant; a flow, and never waits.
 
     ``assertion_issuers`` are trusted for that grant; ``resolve_subject`` is given the claims of an assertion and
     returns the subject of the token, or None to refuse (it may be async).  ``audiences`` are the names that an
-    assertion may be addressed to.
+    assertion may be addressed to, ``codes`` what users agreed to.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TokenEndpoint:
         audiences: tuple[str, ...],
         assertion_issuers: Iterable[AssertionIssuer] = (),
         resolve_subject: Callable[[Mapping[str, Any]], Any] = _vouched_subject,
+        codes: AuthorizationCodes | None = None,
     ) -> None:
         self._issuer = issuer
         self._clients = clients
@@ -78,12 +81,14 @@ class TokenEndpoint:
         self._audiences = audiences
         self._assertion_issuers = {one.issuer: AssertionKeys(one) for one in assertion_issuers}
         self._resolve_subject = resolve_subject
+        self._codes = codes
         self._around = Surroundings(issuer.clock)
 
     @property
     def grant_types(self) -> list[str]:
         """The grants that are answered."""
-        return [CLIENT_CREDENTIALS, *([JWT_BEARER] if self._assertion_issuers else [])]
+        by_code = [] if self._codes is None else [AUTHORIZATION_CODE]
+        return [CLIENT_CREDENTIALS, *by_code, *([JWT_BEARER] if self._assertion_issuers else [])]
 
     def answer(self, request: EndpointRequest) -> Flow[Answer]:
         """The token, or the refusal; never an exception for what a stranger sent."""
@@ -99,6 +104,8 @@ class TokenEndpoint:
                 )
             if grant == JWT_BEARER:
                 wish = yield from self._vouched_for(request, parameters, now)
+            elif grant == AUTHORIZATION_CODE and self._codes is not None:
+                wish = self._agreed(self._codes, request, parameters, now)
             else:
                 wish = self._for_itself(request, parameters, now)
             return self._grant(wish, now)
@@ -120,11 +127,41 @@ class TokenEndpoint:
         return Wish(
             subject=client.client_id,
             client_id=client.client_id,
-            resource=self._resource(parameters, free=free),
-            scope=self._scope(parameters, None if free else client.scopes, free=free),
+            resource=wanted_resource(self._issuer, parameters, free=free),
+            scope=wanted_scope(self._issuer, parameters, None if free else client.scopes, free=free),
             lifetime=_lifetime(client, parameters, self._issuer.lifetime),
             claims=_claims(client, parameters),
             opaque=client.opaque or (free and parameters.get("token_format") == "opaque"),
+        )
+
+    def _agreed(
+        self,
+        codes: AuthorizationCodes,
+        request: EndpointRequest,
+        parameters: Mapping[str, str],
+        now: float,
+    ) -> Wish:
+        """RFC 6749 §4.1.3, RFC 7636 §4.6: the client that the user saw, and its verifier."""
+        client = self._clients.authenticate(request, parameters, now)
+        if "code" not in parameters:
+            raise Refusal("invalid_request", "code is missing")
+        agreement = codes.redeem(
+            parameters["code"],
+            client_id=client.client_id,
+            redirect_uri=parameters.get("redirect_uri"),
+            verifier=parameters.get("code_verifier"),
+            now=now,
+        )
+        if parameters.get("resource", agreement.resource) != agreement.resource:
+            raise Refusal("invalid_target", "The user agreed to another resource")
+        return Wish(
+            subject=agreement.subject,
+            client_id=client.client_id,
+            resource=agreement.resource,
+            scope=agreement.scope,
+            lifetime=self._issuer.lifetime,
+            claims={**agreement.claims, "auth_time": agreement.auth_time},
+            opaque=client.opaque,
         )
 
     def _vouched_for(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Flow[Wish]:
@@ -141,8 +178,8 @@ class TokenEndpoint:
         wish = Wish(
             subject=subject,
             client_id=client.client_id if client else trusted.issuer,
-            resource=self._resource(parameters, free=False),
-            scope=self._scope(parameters, allowed, free=False),
+            resource=wanted_resource(self._issuer, parameters),
+            scope=wanted_scope(self._issuer, parameters, allowed),
             lifetime=max(1, min(self._issuer.lifetime, int(claims["exp"] - now))),
             claims={},
             opaque=client.opaque if client else False,
@@ -170,28 +207,6 @@ class TokenEndpoint:
             use_once(raw, claims, self._store, now)
         except InvalidToken as error:
             raise _invalid_grant() from error
-
-    def _resource(self, parameters: Mapping[str, str], *, free: bool) -> str:
-        """RFC 8707 §2, RFC 9068 §3: who names a resource gets a token for it, or none."""
-        resource = parameters.get("resource", self._issuer.default_resource)
-        if not free and not self._issuer.knows(resource):
-            raise Refusal("invalid_target", "No tokens are issued for this resource")
-        return resource
-
-    def _scope(self, parameters: Mapping[str, str], allowed: frozenset[str] | None, *, free: bool) -> str:
-        """What was asked for, if all of it is allowed and means something to the resource; nothing if nothing was."""
-        if "scope" not in parameters:
-            return ""
-        try:
-            values = scope_values(parameters["scope"])
-        except ValueError as error:
-            raise Refusal("invalid_scope", "The scope is malformed") from error
-        if allowed is not None and not allowed.issuperset(values):
-            raise Refusal("invalid_scope", "The scope is more than is allowed here")
-        resource = parameters.get("resource", self._issuer.default_resource)
-        if not free and len(self._issuer.meaningful(" ".join(values), resource)) != len(values):
-            raise Refusal("invalid_scope", "The scope means nothing to this resource")
-        return " ".join(values)
 
     def _grant(self, wish: Wish, now: float) -> Answer:
         """RFC 6749 §5.1; the scope is told whenever there is one, and there is no refresh token."""

@@ -1,0 +1,85 @@
+"""Authorization codes: what a user agreed to, kept until the client comes for it, once.
+
+RFC 6749 §4.1.2 and §4.1.3, RFC 7636 §4.6 (proof of possession of the verifier).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ticketgate.issuing.messages import Refusal
+from ticketgate.issuing.stores import Store
+
+LIFETIME = 60.0
+VERIFIER = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
+CHALLENGE = re.compile(r"[A-Za-z0-9\-_]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the user ``subject`` lets the client do, and what the client must present with the code."""
+
+    client_id: str
+    redirect_uri: str
+    code_challenge: str
+    subject: str
+    resource: str
+    scope: str
+    auth_time: int
+    claims: Mapping[str, Any]
+
+
+class AuthorizationCodes:
+    """Codes and what they stand for; ``store`` knows them by their hash alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def issue(self, agreement: Agreement, now: float) -> str:
+        """A code that is good for a minute, and for one use."""
+        code = secrets.token_urlsafe(32)
+        self._store.put("code", _name(code), asdict(agreement), now + LIFETIME)
+        return code
+
+    def redeem(
+        self, code: str, *, client_id: str, redirect_uri: str | None, verifier: str | None, now: float
+    ) -> Agreement:
+        """What ``code`` stands for.  Raises `Refusal` where it is not known, not this client's, or used before.
+
+        The first attempt of its client uses it up, whatever comes with it.
+        """
+        found = self._store.get("code", _name(code), now)
+        if found is None or found["client_id"] != client_id:
+            raise _invalid_grant()
+        if not self._store.add("used code", _name(code), now + LIFETIME, now):
+            raise _invalid_grant()
+        self._store.delete("code", _name(code))
+        agreement = Agreement(**found)
+        if redirect_uri != agreement.redirect_uri or not _fits(verifier or "", agreement.code_challenge):
+            raise _invalid_grant()
+        return agreement
+
+
+def is_challenge(text: str) -> bool:
+    """Whether ``text`` can be the challenge of some verifier (RFC 7636 §4.2, S256)."""
+    return CHALLENGE.fullmatch(text) is not None
+
+
+def _fits(verifier: str, challenge: str) -> bool:
+    if not VERIFIER.fullmatch(verifier):
+        return False
+    digest = urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=")
+    return hmac.compare_digest(digest, challenge.encode("ascii"))
+
+
+def _name(code: str) -> str:
+    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
+
+
+def _invalid_grant() -> Refusal:
+    return Refusal("invalid_grant", "The code is not accepted")
