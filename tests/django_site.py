@@ -28,13 +28,14 @@ import django  # noqa: E402  settings come first
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.http import JsonResponse  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.urls import include, path, re_path  # noqa: E402
 from django.utils.decorators import method_decorator  # noqa: E402
 from django.views import View  # noqa: E402
 from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
 from rest_framework.permissions import IsAuthenticated  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework.views import APIView  # noqa: E402
+from rest_framework.viewsets import ViewSet  # noqa: E402
 
 from ticketgate import rest_framework  # noqa: E402
 from ticketgate.django import access_token, requires  # noqa: E402
@@ -114,7 +115,17 @@ def decorated(request):
     return Response({"sub": request.auth.subject})
 
 
+class Set(ViewSet):
+    authentication_classes = [rest_framework.AccessTokenAuthentication]  # noqa: RUF012
+    permission_classes = [rest_framework.requires(scope("set"))]  # noqa: RUF012
+
+    def retrieve(self, request, pk):
+        return Response()
+
+
 urlpatterns = [
+    path("set/<int:pk>", Set.as_view({"get": "retrieve"})),
+    path("nested/", include([re_path("^x/[0-9]+$", show)])),
     path("drf", Framework.as_view()),
     path("drf/fresh", Fresh.as_view()),
     path("drf/anybody", Anybody.as_view()),

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ticketgate.issuing.starlette": {CORE, ERRORS, DRIVERS, "ticketgate.issuing", "starlette"},
     "ticketgate.token_client": HOST | {"httpx"},
     "ticketgate": HOST,
+    "ticketgate.audit": EVERYTHING,
     "ticketgate.testing": EVERYTHING,
     "ticketgate.demo": EVERYTHING,
     "ticketgate.cli": EVERYTHING,

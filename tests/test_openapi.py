@@ -10,11 +10,19 @@ from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from tokens import resource_server
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from tokens import API, resource_server
 
-from ticketgate import role, scope
+from ticketgate import Issuer, ResourceServer, role, scope
 from ticketgate.errors import ConfigurationError
-from ticketgate.fastapi import AccessTokenMiddleware, install_openapi, requires
+from ticketgate.fastapi import (
+    AccessTokenMiddleware,
+    install,
+    install_openapi,
+    install_swagger_login,
+    requires,
+)
 from ticketgate.starlette import requires as starlette_requires
 
 
@@ -168,3 +176,85 @@ def test_requirements_may_be_annotated():
 def test_only_fastapi_has_such_a_document():
     with pytest.raises(ConfigurationError, match="needs a FastAPI application, not Starlette"):
         install_openapi(Starlette())
+
+
+DOCS = ["/openapi.json", "/docs", "/docs/*"]
+
+
+def issuer_publishing(pages):
+    """An authorization server's metadata, and how often they were asked for."""
+    asked = []
+
+    async def publish(request):
+        asked.append(request.url.path)
+        base = str(request.base_url).rstrip("/")
+        return JSONResponse({"issuer": base} | {name: base + path for name, path in pages.items()})
+
+    return Starlette(routes=[Route("/.well-known/openid-configuration", publish)]), asked
+
+
+def login(issuer_url, **options):
+    app = api()
+    install(app, ResourceServer(API, Issuer(issuer_url)))
+    install_swagger_login(app, client_id="docs", scopes=["orders:read"], **options)
+    return app
+
+
+def test_swagger_ui_signs_in_at_the_endpoints_of_the_metadata(tmp_path):
+    (tmp_path / "swagger-ui.css").write_text("/* ours */")
+    issuer, asked = issuer_publishing({"authorization_endpoint": "/authorize", "token_endpoint": "/token"})
+    with serve_asgi(issuer) as issuer_url:
+        app = login(issuer_url, assets=tmp_path, parameters={"resource": API})
+        with serve_asgi(app, root_path="/v2") as url:
+            documents = [httpx.get(f"{url}/openapi.json").json() for _ in range(3)]
+            page = httpx.get(f"{url}/docs").text
+            assert httpx.get(f"{url}/docs/assets/swagger-ui.css").text == "/* ours */"
+            assert "oauth2" in httpx.get(f"{url}/docs/oauth2-redirect").text
+    scheme = documents[0]["components"]["securitySchemes"]["accessToken"]
+    flow = scheme["flows"]["authorizationCode"]
+    assert (scheme["type"], flow["authorizationUrl"]) == ("oauth2", f"{issuer_url}/authorize")
+    assert flow["tokenUrl"] == f"{issuer_url}/token"
+    assert {"orders:read", "orders:delete", "decorated"} <= flow["scopes"].keys()
+    assert len(asked) == 1
+    assert documents[0]["servers"] == [{"url": "/v2"}]
+    for part in (
+        '"clientId": "docs"',
+        '"usePkceWithAuthorizationCodeGrant": true',
+        API,
+        "/v2/docs/assets/swagger-ui",
+    ):
+        assert part in page
+
+
+def test_while_the_issuer_cannot_be_asked_there_is_a_field_for_tokens(caplog):
+    issuer, asked = issuer_publishing({"token_endpoint": "/token"})
+    with serve_asgi(issuer) as issuer_url, serve_asgi(login(issuer_url)) as url:
+        for _ in range(3):
+            document = httpx.get(f"{url}/openapi.json").json()
+            assert document["components"]["securitySchemes"]["accessToken"]["type"] == "http"
+        assert "swagger-ui" in httpx.get(f"{url}/docs").text
+    assert len(asked) == 1
+    assert "no login in Swagger UI yet" in caplog.text
+
+
+def test_docs_behind_the_gate_must_be_public(caplog):
+    server = resource_server()
+    closed = api(middleware=[Middleware(AccessTokenMiddleware, server=server, public=["/docs"])])
+    install_swagger_login(closed, client_id="docs")
+    assert "add /openapi.json, /docs/oauth2-redirect to public" in caplog.text
+    caplog.clear()
+    install_swagger_login(AccessTokenMiddleware(api(), server, public=DOCS), client_id="docs")
+    assert caplog.text == ""
+
+
+def test_it_must_be_clear_which_issuer_and_where():
+    with pytest.raises(ConfigurationError, match="0 issuers are known here"):
+        install_swagger_login(api(), client_id="docs")
+    app = api()
+    two = Issuer("https://as.example"), Issuer("https://other.example")
+    install(app, ResourceServer(API, *two))
+    with pytest.raises(ConfigurationError, match="2 issuers are known here"):
+        install_swagger_login(app, client_id="docs")
+    install_swagger_login(app, client_id="docs", issuer=two[1])
+    with pytest.raises(ConfigurationError, match="docs_url"):
+        install_swagger_login(api(docs_url=None), client_id="docs", issuer=two[0])

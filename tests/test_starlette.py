@@ -1,5 +1,6 @@
 """``requires`` on everything that Starlette takes for an endpoint, under a real server."""
 
+import asyncio
 from functools import partial
 
 import httpx
@@ -7,9 +8,11 @@ import pytest
 from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route, WebSocketRoute
-from tokens import resource_server, token
+from starlette.routing import Mount, Route, WebSocketRoute
+from tokens import NOW, resource_server, token
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -172,3 +175,72 @@ def test_a_class_cannot_be_guarded_as_a_whole():
 def test_a_requirement_that_is_none_is_noticed_at_once(wrong):
     with pytest.raises(ConfigurationError, match="no requirement"):
         requires(wrong)
+
+
+async def listening(websocket):
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
+
+
+async def pushing(websocket):
+    await websocket.accept()
+    while True:
+        await websocket.send_text("again")
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "ws"),
+    [(listening, "websockets-sansio"), (listening, "wsproto"), (pushing, "websockets-sansio")],
+)
+def test_a_websocket_is_closed_when_its_token_expires(endpoint, ws):
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    app = AccessTokenMiddleware(app, resource_server(leeway=0), close_on_expiry=True)
+    short = {"Authorization": f"Bearer {token(exp=NOW + 1).decode()}"}
+    long = {"Authorization": f"Bearer {token(exp=NOW + 600).decode()}"}
+    with serve_asgi(app, ws=ws) as url:
+        address = url.replace("http", "ws")
+        with connect(address, additional_headers=short) as websocket:
+            websocket.send("again")
+            assert websocket.recv(5) == "again"
+            with pytest.raises(ConnectionClosedError) as closed:
+                _ = [websocket.recv(5) for _ in range(1000)]
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "The access token expired")
+        with connect(address, additional_headers=long) as websocket:
+            websocket.send("again")
+            assert websocket.recv(5) == "again"
+
+
+CORS = Middleware(CORSMiddleware, allow_origins=["https://app.example"])
+GATE = Middleware(AccessTokenMiddleware, server=resource_server())
+FROM_A_PAGE = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+
+
+@pytest.mark.parametrize(("middleware", "readable"), [([CORS, GATE], True), ([GATE, CORS], False)])
+def test_cors_belongs_outside_of_the_gate(middleware, readable, caplog):
+    with serve_asgi(Starlette(routes=ROUTES, middleware=middleware)) as url:
+        assert httpx.options(f"{url}/async", headers=FROM_A_PAGE).status_code == 200
+        answer = httpx.get(f"{url}/async", headers=FROM_A_PAGE)
+    assert (answer.status_code, "Access-Control-Allow-Origin" in answer.headers) == (401, readable)
+    assert ("CORSMiddleware stands inside" in caplog.text) != readable
+
+
+def test_cors_that_is_added_inside_later_is_noticed_at_start(caplog):
+    inner = Starlette(routes=ROUTES)
+    app = AccessTokenMiddleware(inner, resource_server())
+    assert caplog.text == ""
+    inner.add_middleware(CORSMiddleware, allow_origins=["*"])
+    with serve_asgi(app):
+        pass
+    assert caplog.text.count("CORSMiddleware stands inside") == 1
+
+
+def test_requirements_hold_below_mounts():
+    inner = Starlette(routes=[Route("/orders", asynchronous), Route("/endpoint", Endpoint)])
+    routes = [Mount("/api", routes=[Mount("/v1", inner), Route("/health", with_more, name="health")])]
+    app = AccessTokenMiddleware(Starlette(routes=routes), resource_server(), public=["/api/v1/none"])
+    with serve_asgi(app) as url:
+        for path in ("/api/v1/orders", "/api/v1/endpoint"):
+            answers = [httpx.get(url + path, headers=headers) for headers in (READER, STRANGER, {})]
+            assert [answer.status_code for answer in answers] == [200, 403, 401]

@@ -19,7 +19,14 @@ from ticketgate.issuing.keys import SigningKey
 ISSUER = "https://as.example"
 API = "https://api.example"
 NOW = 1_800_000_000
-ABSENT = object()
+
+
+class Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = Absent()
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519")
 
 

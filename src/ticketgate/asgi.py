@@ -5,6 +5,8 @@
 Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted.
 """
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -25,6 +27,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
+
+logger = logging.getLogger("ticketgate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,10 @@ class AccessTokenMiddleware:
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
     ``error_body`` is given the error and makes the JSON value of an error answer's body.
+    ``close_on_expiry`` closes WebSockets, with code 1008, when the token they were opened with expires.
 
-    Paths are those of ``scope["path"]`` without its ``root_path``.
+    Paths are those of ``scope["path"]`` without its ``root_path``.  CORS middleware belongs outside of this one,
+    so that browsers may read what is answered here; the other order is warned about.
 
     The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
     """
@@ -73,16 +79,21 @@ class AccessTokenMiddleware:
         optional: bool = False,
         driver: Driver | None = None,
         error_body: ErrorBody | None = None,
+        close_on_expiry: bool = False,
     ) -> None:
         self.app = app
         self.server = server
         self.public = PublicPaths(public)
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
+        self._close_on_expiry = close_on_expiry
+        self._knows_about_cors = False
+        self._warn_about_cors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as the ASGI specification wants it."""
         if scope["type"] not in {"http", "websocket"}:
+            self._warn_about_cors()  # what is added later is there by now
             await self.app(scope, receive, send)
             return
         try:
@@ -91,7 +102,49 @@ class AccessTokenMiddleware:
             await respond(self._gate.answer(error), scope, send)
             return
         _show(scope, token, self._gate)
-        await self.app(scope, receive, send)
+        if self._close_on_expiry and token is not None and scope["type"] == "websocket":
+            await self._until_expiry(token, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _until_expiry(self, token: AccessToken, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application on a WebSocket that is closed when ``token`` expires."""
+        one_at_a_time = asyncio.Lock()
+        expired = False
+
+        async def send_until_then(message: MutableMapping[str, Any]) -> None:
+            async with one_at_a_time:
+                if expired:
+                    raise ConnectionError("closed: the access token expired")
+                await send(message)
+
+        async def close() -> None:
+            nonlocal expired
+            await asyncio.sleep(self.server.remaining_lifetime(token))
+            async with one_at_a_time:
+                expired = True
+                await send(
+                    {
+                        "type": "websocket.close",
+                        "code": POLICY_VIOLATION,
+                        "reason": "The access token expired",
+                    }
+                )
+
+        closing = asyncio.create_task(close())
+        try:
+            await self.app(scope, receive, send_until_then)
+        finally:
+            _ = closing.cancel()
+            _ = await asyncio.gather(closing, return_exceptions=True)
+
+    def _warn_about_cors(self) -> None:
+        if not self._knows_about_cors and _has_cors(self.app):
+            self._knows_about_cors = True
+            logger.warning(
+                "CORSMiddleware stands inside of AccessTokenMiddleware: browsers cannot read a 401 or 403."
+                " Put it outside: first in middleware=[...], or added last with add_middleware"
+            )
 
     def _is_open(self, scope: Scope) -> bool:
         if self.public.include(_route_path(scope)):
@@ -103,6 +156,16 @@ class AccessTokenMiddleware:
 
     async def _admit(self, scope: Scope) -> AccessToken | None:
         return await self._gate.driver.run(self._gate.admit(_facts(scope), optional=self.optional))
+
+
+def _has_cors(app: Any) -> bool:
+    """Whether CORS middleware stands somewhere in ``app``, as far as that can be seen."""
+    while app is not None:
+        added: list[Any] = [type(app), *(entry.cls for entry in getattr(app, "user_middleware", ()))]
+        if any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added):
+            return True
+        app = getattr(app, "app", None)
+    return False
 
 
 def _facts(scope: Scope) -> ResourceRequest:

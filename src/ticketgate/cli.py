@@ -1,7 +1,10 @@
-"""The ``ticketgate`` command: a demo to watch, and tokens to try it with."""
+"""The ``ticketgate`` command: a demo to watch, tokens to try it with, and what an application's routes require."""
 
+import json
+import sys
 import time
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 try:
     import typer
@@ -12,10 +15,11 @@ except ModuleNotFoundError:
 from ticketgate.demo.client import NoToken, TokenRequest, fetch_assertion, fetch_token
 from ticketgate.demo.servers import Addresses, CannotStart, serving
 from ticketgate.demo.tour import walk
+from ticketgate.errors import ConfigurationError
 
 app = typer.Typer(
     name="ticketgate",
-    help="The gate in front of your API: a demo, and tokens for it.",
+    help="The gate in front of your API: a demo, tokens for it, and an audit of your routes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,6 +63,7 @@ def _introduce(addresses: Addresses) -> None:
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"
     lines = [
         f"API      {api}      GET /health /me /orders /admin, POST /orders",
+        f"         {api}/docs to try it in a browser: sign in as alice, password alice-secret",
         f"issuer   {issuer}      client demo, secret demo-secret",
         "",
         "In another terminal:",
@@ -104,6 +109,47 @@ def mint(
         typer.echo(fetch_assertion(issuer) if assertion else fetch_token(issuer, wanted))
     except NoToken as error:
         raise _failure(str(error)) from error
+
+
+@app.command()
+def routes(
+    application: Annotated[str, typer.Argument(metavar="MODULE:APP", help="As servers take it: main:app.")],
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 where a route is open by accident.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List every route of an application and what it requires, from the declarations that guard it."""
+    from ticketgate.audit import audit
+
+    try:
+        found = audit(_load(application))
+    except ConfigurationError as error:
+        raise _failure(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        rows = [(",".join(route.methods), route.path, route.access) for route in found.routes]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        for methods, path, access in rows:
+            typer.echo(f"{methods:{widths[0]}}  {path:{widths[1]}}  {access}")
+    for problem in found.problems:
+        typer.echo(problem, err=True)
+    if check and found.problems:
+        raise typer.Exit(1)
+
+
+def _load(application: str) -> Any:
+    """What ``module:name`` names, looked for from the current folder on.  Raises `ConfigurationError`."""
+    module, colon, name = application.partition(":")
+    if not module or not colon or not name:
+        raise ConfigurationError(f"{application!r} names no application: write it like main:app")
+    sys.path.insert(0, "")
+    try:
+        value: Any = import_module(module)
+        for part in name.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{application} cannot be loaded: {error}") from error
+    return value
 
 
 def _failure(sentence: str) -> typer.Exit:

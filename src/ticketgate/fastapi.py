@@ -22,13 +22,22 @@ from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, admit, conf
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
+from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver
-from ticketgate.openapi import install_openapi
+from ticketgate.openapi import install_openapi, install_swagger_login
 from ticketgate.starlette import access_token, as_response
 
-__all__ = ["AccessTokenMiddleware", "Refused", "access_token", "install", "install_openapi", "requires"]
+__all__ = [
+    "AccessTokenMiddleware",
+    "Refused",
+    "access_token",
+    "install",
+    "install_openapi",
+    "install_swagger_login",
+    "requires",
+]
 
 logger = logging.getLogger("ticketgate")
 
@@ -106,13 +115,18 @@ def requires(
     return Requires(all_of(requirements), server, fresh_within)
 
 
-def install(app: FastAPI, server: ResourceServer | None = None) -> None:
+def install(
+    app: FastAPI, server: ResourceServer | None = None, *, public: Iterable[str] | None = None
+) -> None:
     """Give refusals the bodies that ticketgate sends elsewhere, and say which ``server`` decides.
 
+    ``public`` says, for audits, which paths need no token on purpose where there is no middleware to open them.
     Logs an error where neither ``server``, ``app.state.ticketgate`` nor the middleware is there.
     """
     if server is not None:
         app.state.ticketgate = server
+    if public is not None:
+        app.state.ticketgate_public = PublicPaths(public)
     app.add_exception_handler(Refused, _respond)
     guarded = any(cast(Any, middleware.cls) is AccessTokenMiddleware for middleware in app.user_middleware)
     if not guarded and getattr(app.state, "ticketgate", None) is None:

@@ -57,6 +57,7 @@ class Ticketgate:
         error_body: ErrorBody | None = None,
     ) -> None:
         self._server = server
+        self.gate: AccessTokenMiddleware | None = None
         self._settings: dict[str, Any] = {
             "public": public,
             "optional": optional,
@@ -72,6 +73,7 @@ class Ticketgate:
         if chosen is None:
             raise ConfigurationError("name the server: write Ticketgate(app, server=server)")
         gate = AccessTokenMiddleware(app.wsgi_app, chosen, **self._settings)
+        self.gate = gate
         app.extensions["ticketgate"] = self
 
         def guard() -> Response | None:

@@ -122,7 +122,7 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
 def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
     """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
     gate: AccessTokenMiddleware | None = None
-    while not isinstance(app, Starlette) and hasattr(app, "app"):
+    while not hasattr(app, "routes") and hasattr(app, "app"):
         gate = gate or (app if isinstance(app, AccessTokenMiddleware) else None)
         app = app.app
     if gate is None and isinstance(app, Starlette):

@@ -27,10 +27,21 @@ from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, IssuerUnavailable
 from ticketgate.issuing.keys import KeyRing
 
-__all__ = ["LocalIssuer", "MovableClock"]
+__all__ = ["LocalIssuer", "MovableClock", "assert_every_route_is_guarded"]
 
 IDENTIFIER = "https://issuer.test"
 AUDIENCE = "https://api.test"
+
+
+def assert_every_route_is_guarded(app: Any) -> None:
+    """Fail where a route of ``app`` is neither protected nor public, and for all else that `ticketgate routes` finds.
+
+    ``app`` is a Starlette, FastAPI, Flask or Django application, also inside of middleware.
+    """
+    from ticketgate.audit import audit  # it knows every framework, and most tests need none of it
+
+    if problems := audit(app).problems:
+        raise AssertionError("\n".join(problems))
 
 
 class MovableClock:

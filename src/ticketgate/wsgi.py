@@ -50,6 +50,7 @@ class AccessTokenMiddleware:
         error_body: ErrorBody | None = None,
     ) -> None:
         self.app = app
+        self.server = server
         self.public = PublicPaths(public)
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)

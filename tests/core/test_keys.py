@@ -63,6 +63,7 @@ def test_too_many_keys_are_cut_off():
         ([FIRST | {"kid": "same"}] * 9, "RS256", "same", ["same"] * 4),
         ([FIRST | {"kid": ""}], "RS256", "", [""]),
     ],
+    ids=range(8),
 )
 def test_the_choice_of_a_key(members, alg, kid, expected):
     assert chosen(key_set(*members), alg, kid) == expected

@@ -1,18 +1,21 @@
 """The story as a whole: who is told what, and what happens when we are at fault ourselves."""
 
 import logging
+import math
 
 import pytest
 from flows import run
-from tokens import API, ISSUER, Time, jwks, resource_server, token
+from tokens import API, ISSUER, NOW, Time, jwks, resource_server, token
 
 from ticketgate import Issuer, ResourceServer
+from ticketgate.core.access_token import AccessToken
 from ticketgate.core.clock import Clock
 from ticketgate.core.credentials import Credentials
 from ticketgate.core.jwt import read
 from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.request import ResourceRequest, bearer_request
 from ticketgate.core.requirement import Need, claim, scope
+from ticketgate.core.strict_json import FrozenDict
 from ticketgate.errors import ConfigurationError, InternalFault, InvalidToken
 
 ISSUERS = (Issuer(ISSUER, jwks=jwks()),)
@@ -152,3 +155,13 @@ def test_a_requirement_says_what_it_is():
 def test_claims_are_compared_in_type_too(claims, value, met):
     caller = run(resource_server().authenticate(bearer_request(token(**claims))))
     assert claim("level", value).is_met_by(caller) is met
+
+
+def test_how_long_a_token_is_still_accepted():
+    server = resource_server(leeway=10)
+    caller = run(server.authenticate(bearer_request(token(exp=NOW + 60))))
+    assert server.remaining_lifetime(caller) == 70
+    late = resource_server(leeway=10, clock=Time(NOW + 80).clock)
+    assert late.remaining_lifetime(caller) == 0
+    endless = AccessToken(FrozenDict({"iss": ISSUER}), FrozenDict({}), "opaque")
+    assert server.remaining_lifetime(endless) == math.inf

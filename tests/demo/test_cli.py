@@ -38,7 +38,7 @@ def test_the_check_walks_the_whole_tour():
     done = ticketgate("demo", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert len(lines) == 15
+    assert len(lines) == 16
     assert all(line.startswith("ok ") for line in lines)
     assert "a tampered token: 401 invalid_token" in done.stdout
 
@@ -180,6 +180,14 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
     done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, env=env, timeout=30)
     assert done.returncode == 1
     assert done.stderr == "The ticketgate command needs an extra: pip install 'ticketgate[cli]'\n"
+
+
+def test_without_fastapi_the_demo_says_what_to_install(tmp_path):
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('fastapi')")
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, env=env, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == "The demo needs an extra: pip install 'ticketgate[demo]'\n"
 
 
 def test_json_is_what_the_api_speaks(demo):

@@ -198,6 +198,7 @@ server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"]))
 def test_the_end_of_a_loop_during_a_fetch_is_quiet(issuer):
     issuer.faults["/jwks"] = slow(5)
     source = PREPARE + "async def main():\n" + (
+        "    asyncio.get_running_loop().slow_callback_duration = 60  # httpx is loaded here\n"
         "    task = asyncio.create_task(averify(server, os.environ['TOKEN']))\n"
         "    await asyncio.sleep(0.2)\n"
         "asyncio.run(main(), debug=True)\n"

@@ -3,7 +3,7 @@
 OpenAPI 3.1 §4.8.27 (security schemes) and §4.8.30 (security requirements); RFC 6750 §3 for the answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ticketgate.core.requirement import Requirement
@@ -23,6 +23,18 @@ def bearer_scheme() -> dict[str, Any]:
 def openid_connect_scheme(url: str) -> dict[str, Any]:
     """Tokens of the issuer whose metadata stand at ``url``."""
     return {"type": "openIdConnect", "openIdConnectUrl": url}
+
+
+def authorization_code_scheme(
+    authorization_endpoint: str, token_endpoint: str, scopes: Iterable[str]
+) -> dict[str, Any]:
+    """Tokens by the authorization code flow at these endpoints (RFC 6749 §4.1)."""
+    flow = {
+        "authorizationUrl": authorization_endpoint,
+        "tokenUrl": token_endpoint,
+        "scopes": dict.fromkeys(scopes, ""),
+    }
+    return {"type": "oauth2", "flows": {"authorizationCode": flow}}
 
 
 def security_of(needed: Requirement) -> list[dict[str, list[str]]]:

@@ -17,10 +17,10 @@ class PublicPaths:
     Raises `ConfigurationError` for entries that are no absolute path.
     """
 
-    __slots__ = ("_exact", "_prefixes")
+    __slots__ = ("_exact", "_prefixes", "entries")
 
     def __init__(self, entries: Iterable[str]) -> None:
-        paths = _entries(entries)
+        self.entries = paths = _entries(entries)
         self._exact = frozenset(path for path in paths if not path.endswith("/*"))
         self._prefixes = tuple(path[:-1] for path in paths if path.endswith("/*"))
 

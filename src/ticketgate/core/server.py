@@ -161,6 +161,12 @@ class ResourceServer:
                     raise
                 logger.warning("not ready yet: %s", error)
 
+    def remaining_lifetime(self, token: AccessToken) -> float:
+        """For how many seconds ``token`` is still accepted; infinity where nothing says when it ends."""
+        if token.expires_at is None:
+            return math.inf
+        return max(0.0, token.expires_at + self.leeway - self._around.clock.wall())
+
     def health(self) -> tuple[IssuerHealth, ...]:
         """How each issuer is at this moment; nothing is fetched for it."""
         now = self._around.clock.read()

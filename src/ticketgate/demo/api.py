@@ -1,62 +1,71 @@
 """The sample API of the demo: what a service behind the gate looks like."""
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from importlib.resources import files
+from typing import Annotated, Any
 
-from ticketgate import ClientSecretBasic, Introspection, Issuer, KeyPolicy, ResourceServer, role, scope
-from ticketgate.demo.issuer import API_CLIENT_ID, API_CLIENT_SECRET, AUDIENCE
-from ticketgate.starlette import AccessTokenMiddleware, requires
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.responses import PlainTextResponse
 
+from ticketgate import (
+    AccessToken,
+    ClientSecretBasic,
+    Introspection,
+    Issuer,
+    KeyPolicy,
+    ResourceServer,
+    role,
+    scope,
+)
+from ticketgate.demo.issuer import API_CLIENT_ID, API_CLIENT_SECRET, AUDIENCE, BROWSER_CLIENT_ID
+from ticketgate.fastapi import AccessTokenMiddleware, install, install_swagger_login, requires
 
-async def health(request: Request) -> Response:
-    return PlainTextResponse("well\n")
+PUBLIC = ["/health", "/openapi.json", "/docs", "/docs/*"]
 
-
-async def me(request: Request) -> Response:
-    token = request.user.token
-    return JSONResponse(
-        {
-            "sub": token.subject,
-            "scopes": sorted(token.scopes),
-            "groups": sorted(token.groups),
-            "roles": sorted(token.roles),
-            "entitlements": sorted(token.entitlements),
-        }
-    )
+router = APIRouter()
 
 
-@requires(scope("orders:read"))
-async def list_orders(request: Request) -> Response:
-    return JSONResponse([{"id": 1, "item": "a ticket"}])
+@router.get("/health", response_class=PlainTextResponse)
+async def health() -> str:
+    return "well\n"
 
 
-@requires(scope("orders:write"))
-async def create_order(request: Request) -> Response:
-    return JSONResponse({"id": 2}, status_code=201)
+@router.get("/me")
+async def me(token: Annotated[AccessToken, Depends(requires())]) -> dict[str, Any]:
+    return {
+        "sub": token.subject,
+        "scopes": sorted(token.scopes),
+        "groups": sorted(token.groups),
+        "roles": sorted(token.roles),
+        "entitlements": sorted(token.entitlements),
+    }
 
 
-@requires(role("admin"))
-async def admin(request: Request) -> Response:
-    return JSONResponse({"welcome": request.user.token.subject})
+@router.get("/orders", dependencies=[Depends(requires(scope("orders:read")))])
+async def list_orders() -> list[dict[str, Any]]:
+    return [{"id": 1, "item": "a ticket"}]
 
 
-def api_app(issuer: str) -> Starlette:
+@router.post("/orders", dependencies=[Depends(requires(scope("orders:write")))], status_code=201)
+async def create_order() -> dict[str, int]:
+    return {"id": 2}
+
+
+@router.get("/admin")
+async def admin(token: Annotated[AccessToken, Depends(requires(role("admin")))]) -> dict[str, str | None]:
+    return {"welcome": token.subject}
+
+
+def api_app(issuer: str) -> FastAPI:
     """The API that trusts ``issuer``; it asks for new keys sooner than usual, since here they change often."""
     asking = Introspection(
         auth=ClientSecretBasic(API_CLIENT_ID, API_CLIENT_SECRET), cache_ttl=1, negative_ttl=1
     )
     trusted = Issuer(issuer, keys=KeyPolicy(cooldown=1), introspection=asking)
     server = ResourceServer(AUDIENCE, trusted, leeway=0)
-    return Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/me", me),
-            Route("/orders", list_orders, methods=["GET"]),
-            Route("/orders", create_order, methods=["POST"]),
-            Route("/admin", admin),
-        ],
-        middleware=[Middleware(AccessTokenMiddleware, server=server, public=["/health"])],
-    )
+    app = FastAPI(title="Orders", redoc_url=None)
+    app.include_router(router)
+    app.add_middleware(AccessTokenMiddleware, server=server, public=PUBLIC)
+    install(app)
+    swagger_ui = str(files("fastapi_offline") / "static")
+    install_swagger_login(app, client_id=BROWSER_CLIENT_ID, assets=swagger_ui)
+    return app

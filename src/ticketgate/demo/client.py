@@ -1,16 +1,19 @@
 """Fetches tokens from a running demo issuer, the way any client would.
 
-RFC 6749 §4.4 (client credentials), with the demo's own parameters for roles, groups and the like.
+RFC 6749 §4.1 (authorization code) and §4.4 (client credentials), with the demo's own parameters for roles, groups and the like.
 """
 
+import hashlib
+import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER
-from ticketgate.demo.issuer import CLIENT_ID, CLIENT_SECRET
+from ticketgate.core.grant_types import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER
+from ticketgate.demo.issuer import BROWSER_CLIENT_ID, CLIENT_ID, CLIENT_SECRET
 
 
 class NoToken(Exception):
@@ -60,6 +63,33 @@ def fetch_assertion(issuer: str) -> str:
 def exchange_assertion(issuer: str, assertion: str, scope: str) -> str:
     """The access token that ``assertion`` is good for, once.  Raises `NoToken`."""
     return _obtain(issuer, {"grant_type": JWT_BEARER, "assertion": assertion, "scope": scope}, None)
+
+
+def sign_in(issuer: str, redirect_uri: str, name: str, password: str, scope: str) -> str:
+    """The access token of a user who signs in with a browser (RFC 6749 §4.1, RFC 7636).  Raises `NoToken`."""
+    verifier = secrets.token_urlsafe(32)
+    challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    asked = {
+        "response_type": "code",
+        "client_id": BROWSER_CLIENT_ID,
+        "redirect_uri": redirect_uri,
+        "scope": scope,
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+    }
+    answered = {"username": name, "password": password, "decision": "allow"}
+    response = httpx.post(f"{issuer}/authorize", data=asked | answered, timeout=10)
+    told = httpx.URL(response.headers.get("Location", "")).params
+    if "code" not in told or told.get("iss") != issuer:
+        raise NoToken(f"The issuer at {issuer} lets nobody sign in.")
+    form = {
+        "grant_type": AUTHORIZATION_CODE,
+        "code": told["code"],
+        "client_id": BROWSER_CLIENT_ID,
+        "redirect_uri": redirect_uri,
+        "code_verifier": verifier,
+    }
+    return _obtain(issuer, form, None)
 
 
 def _obtain(issuer: str, form: dict[str, str], auth: tuple[str, str] | None) -> str:

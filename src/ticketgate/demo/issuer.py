@@ -1,6 +1,6 @@
 """The demo's authorization server: keys in memory, tokens for whoever knows the demo secret.
 
-RFC 6749 §4.4, RFC 7523 §2.1, RFC 7662, RFC 7009; everything of it is in `ticketgate.issuing`.
+RFC 6749 §4.1 and §4.4, RFC 7523 §2.1, RFC 7662, RFC 7009; everything of it is in `ticketgate.issuing`.
 """
 
 import time
@@ -14,6 +14,7 @@ from ticketgate.core.client_auth import assertion_claims
 from ticketgate.core.signing_key import SigningKey, sign_jwt
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.assertions import AssertionIssuer
+from ticketgate.issuing.authorization_endpoint import User
 from ticketgate.issuing.clients import Client
 from ticketgate.issuing.server import AuthorizationServer
 from ticketgate.issuing.starlette import authorization_server_app
@@ -21,6 +22,12 @@ from ticketgate.issuing.starlette import authorization_server_app
 AUDIENCE = "https://api.demo.example"
 CLIENT_ID, CLIENT_SECRET = "demo", "demo-secret"
 API_CLIENT_ID, API_CLIENT_SECRET = "api", "api-secret"
+BROWSER_CLIENT_ID = "swagger-ui"
+REDIRECT_URIS = frozenset(f"http://{host}/docs/oauth2-redirect" for host in ("127.0.0.1", "localhost"))
+USERS = {
+    ("alice", "alice-secret"): User("alice", roles=("admin",)),
+    ("bob", "bob-secret"): User("bob", scopes=frozenset({"orders:read"})),
+}
 ASSERTION_ISSUER = "https://partner.demo.example"
 
 
@@ -33,7 +40,13 @@ def issuer_app(issuer: str, algorithm: str = "RS256") -> Starlette:
         clients=[
             Client(CLIENT_ID, CLIENT_SECRET, accept_requested_claims=True),
             Client(API_CLIENT_ID, API_CLIENT_SECRET, may_introspect=True),
+            Client(
+                BROWSER_CLIENT_ID,
+                scopes=frozenset({"orders:read", "orders:write"}),
+                redirect_uris=REDIRECT_URIS,
+            ),
         ],
+        authenticate_user=lambda name, password: USERS.get((name, password)),
         assertion_issuers=[AssertionIssuer(ASSERTION_ISSUER, jwks={"keys": [partner.public_jwk()]})],
     )
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from ticketgate.demo.api import api_app
 from ticketgate.demo.issuer import issuer_app
 
 LOOPBACK = "127.0.0.1"
@@ -31,6 +30,10 @@ class Addresses(NamedTuple):
 @contextmanager
 def serving(port: int, issuer_port: int) -> Generator[Addresses, None, None]:
     """The demo on these ports, 0 for any that is free.  Raises `CannotStart`."""
+    try:
+        from ticketgate.demo.api import api_app  # everything else does without FastAPI
+    except ModuleNotFoundError as error:
+        raise CannotStart("The demo needs an extra: pip install 'ticketgate[demo]'") from error
     with ExitStack() as open_until_the_end:
         api_socket = open_until_the_end.enter_context(_listen(port, "--port"))
         issuer_socket = open_until_the_end.enter_context(_listen(issuer_port, "--issuer-port"))

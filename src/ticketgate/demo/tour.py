@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ticketgate.demo.client import TokenRequest, exchange_assertion, fetch_assertion, fetch_token
+from ticketgate.demo.client import TokenRequest, exchange_assertion, fetch_assertion, fetch_token, sign_in
 from ticketgate.demo.servers import Addresses
 
 OTHER_AUDIENCE = "https://other.demo.example"
@@ -50,6 +50,10 @@ def walk(addresses: Addresses) -> Iterator[Verdict]:
         yield _verdict("an unknown opaque token", "401 invalid_token", _get(api, "/orders", "unknown"))
         vouched = exchange_assertion(issuer, fetch_assertion(issuer), "orders:read")
         yield _verdict("a token for a partner's assertion", "200", _get(api, "/orders", vouched))
+
+        callback = f"{addresses.api}/docs/oauth2-redirect"
+        signed_in = sign_in(issuer, callback, "alice", "alice-secret", "orders:read")
+        yield _verdict("a token of a user who signed in", "200", _get(api, "/orders", signed_in))
 
         _ = httpx.post(f"{issuer}/rotate").raise_for_status()
         newer = fetch_token(issuer, reader)

@@ -1,0 +1,59 @@
+"""The routes of Django projects: function and class views, and REST framework's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.urls import URLResolver, get_resolver
+
+from ticketgate.audit.routes import Door, GuardedRoute
+from ticketgate.core.requirement import Requirement, all_of, declared
+from ticketgate.core.server import ResourceServer
+from ticketgate.django import MIDDLEWARE, current_door
+
+
+def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
+    """Every URL pattern of the project whose handler ``app`` is."""
+    if MIDDLEWARE in settings.MIDDLEWARE:
+        door = current_door()
+        doors = (*doors, Door(door.public, not door.optional, server=door.gate.server))
+    yield from _of(get_resolver().url_patterns, "/", doors)
+
+
+def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[GuardedRoute]:
+    for pattern in patterns:
+        path = prefix + str(pattern.pattern).removeprefix("^").removesuffix("$")
+        if isinstance(pattern, URLResolver):
+            yield from _of(pattern.url_patterns, path, doors)
+            continue
+        view: Any = pattern.callback
+        own = [needed for one in (view, *_permissions(view)) if (needed := declared(one)) is not None]
+        for methods, more in _by_method(view):
+            needed = all_of([*own, *more]) if own or more else None
+            yield GuardedRoute(path, methods, str(view.__qualname__), needed, doors, _authenticating(view))
+
+
+def _by_method(view: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:
+    """The methods of a view, those of a class view with what each of them requires."""
+    view_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
+    if view_class is None:
+        yield ("ANY",), []
+        return
+    actions: dict[str, str] = getattr(view, "actions", None) or {
+        name: name for name in view_class.http_method_names if name != "options" and hasattr(view_class, name)
+    }
+    for method, action in actions.items():
+        needed = declared(getattr(view_class, action))
+        yield (method.upper(),), [] if needed is None else [needed]
+
+
+def _permissions(view: Any) -> Iterator[Any]:
+    """What REST framework asks before it calls the view."""
+    yield from getattr(getattr(view, "cls", None), "permission_classes", ())
+
+
+def _authenticating(view: Any) -> tuple[ResourceServer, ...]:
+    """REST framework's views may look for tokens by themselves."""
+    classes: Any = getattr(getattr(view, "cls", None), "authentication_classes", ())
+    ours = any(cls.__module__ == "ticketgate.rest_framework" for cls in classes)
+    return (current_door().gate.server,) if ours else ()

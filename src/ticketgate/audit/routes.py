@@ -1,0 +1,152 @@
+"""What is known of a route, and what is wrong with it; free of any framework."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ticketgate.core.public import PublicPaths
+from ticketgate.core.requirement import Need, Requirement
+from ticketgate.core.server import ResourceServer
+
+ONE_STRING = ("iss", "sub", "client_id", "jti")
+PARAMETER = re.compile(r"\\\{[^}]*?(?P<curly>:path)?\\\}|<(?P<angle>path:)?[^>]*>")
+
+
+class Door(NamedTuple):
+    """What stands before routes below ``prefix``: paths that are ``public``, and whether it ``closes`` all others."""
+
+    public: PublicPaths
+    closes: bool = True
+    prefix: str = ""
+    server: ResourceServer | None = None
+
+    @classmethod
+    def of(cls, gate: Any, prefix: str = "") -> "Door":
+        """The door that a middleware, or an extension like it, is."""
+        return cls(gate.public, not gate.optional, prefix, gate.server)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedRoute:
+    """A route: its ``needed`` requirement, None where it declares none, and the ``doors`` before it.
+
+    ``deciding`` are the resource servers that judge its requests where no door does.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    endpoint: str
+    needed: Requirement | None
+    doors: tuple[Door, ...] = ()
+    deciding: tuple[ResourceServer, ...] = ()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether everybody may call it, by declaration."""
+        return bool(self.doors) and all(door.public.include(self.below(door)) for door in self.doors)
+
+    @property
+    def access(self) -> str:
+        """Who may call it, in words."""
+        if self.is_public:
+            return "public"
+        if self.needed is not None:
+            return self.needed.describe() or "any valid token"
+        return "any valid token" if self._is_closed else "anybody"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, in sentences without the route's name."""
+        if self.needed is None:
+            return () if self.is_public or self._is_closed else ("is neither protected nor public",)
+        if self.is_public:
+            return ("is public, where no token is looked at, and so what it requires can never be met",)
+        servers = [*self.deciding, *(door.server for door in self.doors if door.server is not None)]
+        if not servers:
+            return ("requires a token, and nothing before it looks for one: every request gets a 503",)
+        reasons = [
+            _why_never(needs, {name for server in servers for name in server.issuers})
+            for needs in self.needed.alternatives
+        ]
+        return () if "" in reasons else (f"can never be called: {'; '.join(reasons)}",)
+
+    def below(self, door: Door) -> str:
+        """The path as ``door`` sees it."""
+        return self.path.removeprefix(door.prefix)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``ticketgate routes --json`` prints."""
+        return {
+            "path": self.path,
+            "methods": list(self.methods),
+            "endpoint": self.endpoint,
+            "access": self.access,
+            "scopes": [] if self.needed is None else list(self.needed.scopes),
+            "problems": list(self.problems),
+        }
+
+    @property
+    def _is_closed(self) -> bool:
+        return any(door.closes and not door.public.include(self.below(door)) for door in self.doors)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All routes of an application in their order, and everything that is wrong."""
+
+    routes: tuple[GuardedRoute, ...]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Iterable[GuardedRoute]) -> "Audit":
+        routes = tuple(found)
+        wrong = [
+            f"{','.join(route.methods)} {route.path} {problem}"
+            for route in routes
+            for problem in route.problems
+        ]
+        return cls(routes, (*wrong, *_idle_entries(routes)))
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``ticketgate routes --json`` prints."""
+        return {"routes": [route.as_json() for route in self.routes], "problems": list(self.problems)}
+
+
+def _idle_entries(routes: tuple[GuardedRoute, ...]) -> list[str]:
+    """The ``public`` entries that open nothing: a misspelt path, or a route that is gone."""
+    doors: Mapping[int, Door] = {id(door.public): door for route in routes for door in route.doors}
+    return [
+        f"public entry {entry!r} matches no route"
+        for door in doors.values()
+        for entry in door.public.entries
+        if not any(_matches(entry, route.below(door)) for route in routes if _stands_before(door, route))
+    ]
+
+
+def _stands_before(door: Door, route: GuardedRoute) -> bool:
+    return any(mine.public is door.public for mine in route.doors)
+
+
+def _matches(entry: str, path: str) -> bool:
+    """Whether ``entry`` opens a path that the template ``path`` stands for."""
+    prefix = entry[:-1] if entry.endswith("/*") else ""
+    if path == entry or (prefix and path.startswith(prefix)):
+        return True
+    pattern = PARAMETER.sub(
+        lambda found: ".*" if found["curly"] or found["angle"] else "[^/]+", re.escape(path)
+    )
+    return re.fullmatch(pattern, f"{prefix}x" if prefix else entry) is not None
+
+
+def _why_never(needs: tuple[Need, ...], issuers: set[str]) -> str:
+    """Why no token of these issuers can have all of ``needs``; empty where one can."""
+    for name in ONE_STRING:
+        values = {need.value for need in needs if need.kind == "claim" and need.name == name}
+        if any(not isinstance(value, str) for value in values):
+            return f"{name} is always a string"
+        if len(values) > 1:
+            return f"{name} cannot be {' and '.join(sorted(map(repr, values)))} at once"
+        if name == "iss" and values - issuers:
+            return f"no issuer here is {values.pop()!r}"
+    return ""

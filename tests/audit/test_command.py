@@ -1,0 +1,120 @@
+"""``ticketgate routes`` as it is typed: from the folder of the application."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from table import KEYS
+
+HERE = Path(__file__).parents[1]
+APP = """
+from fastapi import Depends, FastAPI
+from ticketgate import Issuer, ResourceServer, scope
+from ticketgate.fastapi import AccessTokenMiddleware, requires
+
+app = FastAPI(openapi_url=None)
+
+@app.get("/health")
+async def health(): ...
+
+@app.get("/orders", dependencies=[Depends(requires(scope("orders:read")))])
+async def orders(): ...
+
+def guarded(public):
+    app.add_middleware(
+        AccessTokenMiddleware, server=ResourceServer("api", Issuer("https://as.example")), public=public
+    )
+    return app
+"""
+
+
+def routes(*arguments, cwd, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "ticketgate", "routes", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | env,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "main.py").write_text(APP)
+    (tmp_path / "good.py").write_text("import main\napp = main.guarded(['/health'])")
+    (tmp_path / "misspelt.py").write_text("import main\napp = main.guarded(['/healht'])")
+    (tmp_path / "broken.py").write_text("import nowhere")
+    return tmp_path
+
+
+def test_a_list_to_read(folder):
+    done = routes("good:app", "--check", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["GET  /health  public", "GET  /orders  scope orders:read"]
+
+
+def test_json(folder):
+    listed = json.loads(routes("misspelt:app", "--json", cwd=folder).stdout)
+    assert listed["problems"] == ["public entry '/healht' matches no route"]
+    assert listed["routes"][1] == {
+        "path": "/orders",
+        "methods": ["GET"],
+        "endpoint": "orders",
+        "access": "scope orders:read",
+        "scopes": ["orders:read"],
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(["misspelt:app"], 0), (["misspelt:app", "--check"], 1), (["main:app", "--check"], 1)],
+)
+def test_problems(folder, options, code):
+    done = routes(*options, cwd=folder)
+    assert done.returncode == code
+    assert "GET /health is neither protected nor public" in done.stderr or "matches no route" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("application", "why"),
+    [
+        ("main", "write it like main:app"),
+        ("nowhere:app", "cannot be loaded: No module named 'nowhere'"),
+        ("broken:app", "cannot be loaded"),
+        ("main:missing", "cannot be loaded"),
+        ("main:APP.x", "cannot be loaded"),
+        ("json:dumps", "is no Starlette, FastAPI, Flask or Django application"),
+    ],
+)
+def test_what_is_no_application_is_one_clear_sentence(folder, application, why):
+    done = routes(application, cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert why in done.stderr
+
+
+@pytest.mark.parametrize("name", ["wsgi", "asgi"])
+def test_a_django_project(name):
+    done = routes(f"django_site:{name}", "--json", cwd=HERE, TICKETGATE_TEST_KEYS=json.dumps(KEYS))
+    listed = json.loads(done.stdout)
+    access = {(",".join(route["methods"]), route["path"]): route["access"] for route in listed["routes"]}
+    assert access["ANY", "/health"] == "public"
+    assert access["ANY", "/me"] == "any valid token"
+    assert access["GET", "/method"] == access["GET", "/dispatch"] == access["GET", "/drf"] == "scope read"
+    assert access["ANY", "/async"] == "scope read"
+    assert access["GET", "/set/{pk}".replace("{pk}", "<int:pk>")] == "scope set"
+    assert access["ANY", "/nested/x/[0-9]+"] == "any valid token"
+    assert listed["problems"] == []
+
+
+def test_django_without_the_middleware():
+    alone = {"SITE_MIDDLEWARE": "[]", "TICKETGATE_TEST_KEYS": json.dumps(KEYS)}
+    done = routes("django_site:wsgi", "--check", cwd=HERE, **alone)
+    assert done.returncode == 1
+    assert "/health is neither protected nor public" in done.stderr
+    assert "/orders requires a token, and nothing before it looks for one" in done.stderr
+    assert "/drf " not in done.stderr

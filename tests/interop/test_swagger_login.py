@@ -1,0 +1,85 @@
+"""Swagger UI in a real browser: Authorize, sign in at the issuer, call an operation."""
+
+import shutil
+import sys
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import number_of_windows_to_be
+from selenium.webdriver.support.ui import WebDriverWait
+from servers import free_port, start
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+PATIENCE = 30
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs chromium and chromedriver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--window-size=1200,1600",
+        f"--user-data-dir={tmp_path}",
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def docs():
+    port = free_port()
+    command = [sys.executable, "-m", "ticketgate", "demo", "--port", port, "--issuer-port", free_port()]
+    with start(command, port=port) as api:
+        yield f"{api}/docs"
+
+
+def test_the_authorize_button_signs_in_and_operations_work(browser, docs):
+    def wait_for(what):
+        return WebDriverWait(browser, PATIENCE).until(what)
+
+    def find(css):
+        return wait_for(lambda driver: next(iter(driver.find_elements(By.CSS_SELECTOR, css)), None))
+
+    def click(css):
+        element = find(css)
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        wait_for(lambda _: element.is_enabled() and element.is_displayed())
+        element.click()
+
+    browser.get(docs)
+    click(".auth-wrapper .authorize")
+    assert (
+        find("input[data-name=clientId], #client_id_authorizationCode").get_attribute("value") == "swagger-ui"
+    )
+    click("label[for*='orders:read']")
+    main = browser.current_window_handle
+    click(".auth-btn-wrapper .authorize")
+
+    wait_for(number_of_windows_to_be(2))
+    (other,) = set(browser.window_handles) - {main}
+    browser.switch_to.window(other)
+    assert "orders:read" in find("ul").text
+    find("#username").send_keys("alice")
+    find("#password").send_keys("alice-secret")
+    click("button[value=allow]")
+
+    wait_for(number_of_windows_to_be(1))
+    browser.switch_to.window(main)
+    wait_for(lambda driver: "Logout" in driver.find_element(By.CSS_SELECTOR, ".auth-btn-wrapper").text)
+    click(".auth-btn-wrapper .btn-done")
+
+    def call(method):
+        """The status that Swagger UI shows for this operation on /orders."""
+        block = f".opblock-{method}:has([data-path='/orders'])"
+        for button in (".opblock-summary-control", ".try-out__btn", ".execute"):
+            click(f"{block} {button}")
+        return find(f"{block} .live-responses-table .response .response-col_status").text.split()[0]
+
+    assert (call("get"), call("post")) == ("200", "403")
