@@ -36,6 +36,13 @@ def test_the_metrics_of_the_page_on_keys_count():
     assert REGISTRY.get_sample_value("api_key_fetches_total", {"outcome": "KeysRefreshed"}) == 1
 
 
+@pytest.mark.parametrize("example", sorted(path.name for path in (DOCS / "examples").glob("*.py")))
+def test_every_example_file_stands_in_a_page_as_it_is(example):
+    """`tests/versions/test_hosts.py` runs the files."""
+    text = (DOCS / "examples" / example).read_text("utf-8")
+    assert any(text in examples(page.name) for page in DOCS.glob("*.md"))
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
 def test_the_examples_of_every_page_compile(page):
     for code in examples(page):

@@ -130,7 +130,7 @@ def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
             make: Any = entry.cls
             if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
                 settings: Any = entry
-                return app, cast(Any, make)(app, *settings.args, **settings.kwargs)
+                return app, cast(Any, make)(app.router, *settings.args, **settings.kwargs)
     return app, gate
 
 

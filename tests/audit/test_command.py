@@ -115,6 +115,7 @@ def test_django_without_the_middleware():
     alone = {"SITE_MIDDLEWARE": "[]", "TICKETGATE_TEST_KEYS": json.dumps(KEYS)}
     done = routes("django_site:wsgi", "--check", cwd=HERE, **alone)
     assert done.returncode == 1
-    assert "/health is neither protected nor public" in done.stderr
+    assert "/me is neither protected nor public" in done.stderr
+    assert "/health" not in done.stderr
     assert "/orders requires a token, and nothing before it looks for one" in done.stderr
     assert "/drf " not in done.stderr

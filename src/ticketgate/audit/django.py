@@ -14,9 +14,11 @@ from ticketgate.django import MIDDLEWARE, current_door
 
 def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
     """Every URL pattern of the project whose handler ``app`` is."""
+    door = current_door()
     if MIDDLEWARE in settings.MIDDLEWARE:
-        door = current_door()
         doors = (*doors, Door(door.public, not door.optional, server=door.gate.server))
+    else:
+        doors = (*doors, Door(door.public, closes=False))
     yield from _of(get_resolver().url_patterns, "/", doors)
 
 
