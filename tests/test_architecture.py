@@ -65,7 +65,15 @@ PUBLIC = [
     "MutualTls",
     "PrivateKeyJwt",
 ]
-PUBLIC += ["ResourceServer", "Issuer", "KeyPolicy", "ResourceRequest", "AccessToken", "Requirement"]
+PUBLIC += [
+    "ResourceServer",
+    "Issuer",
+    "HTTPOptions",
+    "KeyPolicy",
+    "ResourceRequest",
+    "AccessToken",
+    "Requirement",
+]
 PUBLIC += [
     "scope",
     "role",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ticketgate import errors
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.http_options import HTTPOptions
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, claim, entitlement, group, role, scope
@@ -36,6 +37,7 @@ __all__ = [
     "BearerToken",
     "ClientSecretBasic",
     "ClientSecretPost",
+    "HTTPOptions",
     "Introspection",
     "Issuer",
     "KeyPolicy",

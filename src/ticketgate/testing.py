@@ -16,11 +16,12 @@ from typing import Any
 from ticketgate.core.clock import Clock, Now
 from ticketgate.core.flow import Flow
 from ticketgate.core.freshness import Held, KeyPolicy
+from ticketgate.core.http_options import Whereabouts
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS, Issuer
 from ticketgate.core.jwk import Key
 from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
-from ticketgate.core.metadata_source import MetadataSource, Whereabouts
+from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.server import ResourceServer
 from ticketgate.core.signing_key import SigningKey, finish_jwt, sign_jwt
 from ticketgate.core.surroundings import Surroundings

@@ -205,7 +205,7 @@ class TokenClient:
             form["assertion"] = grant.assertion.made(self._issuer.identifier, wall)
         accept = "application/json"
         request = form_request(url, form, proof, accept=accept, timeout=self._timeout, max_bytes=MAX_BYTES)
-        return (yield from fetch(request))
+        return (yield from fetch(self._issuer.metadata.whereabouts.reach(request)))
 
 
 class ResourceAuth(httpx.Auth):

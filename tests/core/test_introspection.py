@@ -488,7 +488,7 @@ def test_mutual_tls_shows_its_certificate_at_the_right_address():
     }
     gate.open()
     request = gate.world.requests[-1]
-    assert (request.url, request.certificate) == (other, Certificate("/cert.pem", "/key.pem"))
+    assert (request.url, request.connection.certificate) == (other, Certificate("/cert.pem", "/key.pem"))
     assert gate.form()["client_id"] == "api"
 
 

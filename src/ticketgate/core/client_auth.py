@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode
 
-from ticketgate.core.flow import Certificate, Flow, HttpRequest, Lane, call
+from ticketgate.core.flow import Certificate, Connection, Flow, HttpRequest, Lane, call
 from ticketgate.core.signing_key import SigningKey, finish_jwt, jwt_signing_input
 from ticketgate.errors import ConfigurationError
 
@@ -49,7 +49,7 @@ def form_request(
         max_bytes,
         body=body,
         lane=lane,
-        certificate=proof.certificate,
+        connection=Connection(proof.certificate),
         keep_alive=True,
     )
 

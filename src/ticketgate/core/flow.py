@@ -14,7 +14,7 @@ The helpers `fetch` and `once` give every ``yield`` the type of its answer.
 
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -36,6 +36,17 @@ class Certificate:
     key: str = field(repr=False)
 
 
+class Connection(NamedTuple):
+    """What a connection is made with: our certificate, the file of those we trust, and a proxy to go through."""
+
+    certificate: Certificate | None = None
+    ca: str | None = None
+    proxy: str | None = None
+
+
+DIRECT = Connection()
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """What to send out: a total time in seconds and an answer's size in bytes bound the whole exchange.
@@ -50,7 +61,7 @@ class HttpRequest:
     max_bytes: int = 524_288
     body: bytes | None = field(default=None, repr=False)
     lane: Lane | None = None
-    certificate: Certificate | None = None
+    connection: Connection = DIRECT
     keep_alive: bool = False
 
 

@@ -241,7 +241,7 @@ class Inspector:
             max_bytes=settings.max_bytes,
             lane=self._lane,
         )
-        return (yield from fetch(request))
+        return (yield from fetch(self.issuer.metadata.whereabouts.reach(request)))
 
     def _read(self, reply: Reply, around: Surroundings) -> Flow[tuple[FrozenDict, str | None]]:
         """The members of an answer that can be believed, and the JWT they came in.

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.http_options import HTTPOptions, Whereabouts, checked_address, checked_origin
 from ticketgate.core.jwk import ALGORITHMS
 from ticketgate.core.jwt import media_type
 from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata import metadata_urls
-from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
+from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.web_address import split
 from ticketgate.errors import ConfigurationError
 
@@ -33,7 +34,10 @@ class Issuer:
     ``metadata_url`` or at the well-known places.  Nothing is fetched before the first token needs a key.
 
     ``algorithms`` is the allowlist for signatures, ``token_types`` the accepted ``typ`` headers, ``keys``
-    how keys are fetched and kept, ``introspection`` how it is asked about tokens that are no JWT.  ``insecure_http`` allows plain http to hosts other than loopback.
+    how keys are fetched and kept, ``introspection`` how it is asked about tokens that are no JWT.
+    ``fetch_from`` is an origin that is dialled in place of the issuer's own, where that one cannot be reached from
+    here; ``http`` says by which certificates and through which proxy (`HTTPOptions`).  ``insecure_http`` allows
+    plain http to hosts other than loopback.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -48,10 +52,12 @@ class Issuer:
         jwks: Mapping[str, Any] | None = None,
         jwks_uri: str | None = None,
         metadata_url: str | None = None,
+        fetch_from: str | None = None,
         algorithms: Sequence[str] = DEFAULT_ALGORITHMS,
         token_types: Sequence[str] = ("at+jwt",),
         introspection: "Introspection | None" = None,
         keys: KeyPolicy = KeyPolicy(),
+        http: HTTPOptions = HTTPOptions(),
         insecure_http: bool = False,
     ) -> None:
         self.identifier = _identifier(issuer, insecure_http)
@@ -63,7 +69,9 @@ class Issuer:
         places = (place,) if place else metadata_urls(issuer)
         self.insecure_http = insecure_http
         self.introspection = introspection
-        self.metadata = MetadataSource(Whereabouts(issuer, jwks_uri, places, insecure_http), keys)
+        inside = checked_origin("fetch_from", fetch_from, insecure_http=insecure_http)
+        whereabouts = Whereabouts(issuer, jwks_uri, places, insecure_http, inside, http)
+        self.metadata = MetadataSource(whereabouts, keys)
         self.keys = KeySource(self.metadata, self.algorithms, keys, static)
         if insecure_http:
             logger.warning("insecure_http: %s and its keys may be changed on the way", issuer)

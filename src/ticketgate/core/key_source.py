@@ -154,11 +154,11 @@ class KeySource:
         return (yield from self._get_keys(address))
 
     def _get_keys(self, url: str) -> Flow[Reply]:
-        etag = self.held.etag
+        etag, where = self.held.etag, self._metadata.whereabouts
         if not etag:
-            return (yield from get(url, {"Accept": ACCEPT_KEYS}, self._policy))
+            return (yield from get(url, {"Accept": ACCEPT_KEYS}, where, self._policy))
         headers = {"Accept": ACCEPT_KEYS, "If-None-Match": etag}
-        return (yield from get(url, headers, self._policy, accepted=(200, NOT_MODIFIED)))
+        return (yield from get(url, headers, where, self._policy, accepted=(200, NOT_MODIFIED)))
 
     def _accept(self, reply: Reply, started: float, around: Surroundings) -> None:
         """Replace the whole key set by one assignment; keys that did not change stay the same object."""

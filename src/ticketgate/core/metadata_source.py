@@ -5,24 +5,12 @@ RFC 8414 §3, OpenID Connect Discovery 1.0 §4; where both documents are publish
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, fetch
 from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.http_options import Whereabouts
 from ticketgate.core.metadata import parse_metadata
 from ticketgate.core.strict_json import FrozenDict, is_object
-from ticketgate.core.web_address import is_safe
-from ticketgate.errors import ConfigurationError
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where an issuer publishes what it is: its keys at ``jwks_uri``, its metadata at one of ``metadata_urls``."""
-
-    issuer: str
-    jwks_uri: str | None = None
-    metadata_urls: tuple[str, ...] = ()
-    insecure_http: bool = False
 
 
 class MetadataSource:
@@ -71,37 +59,34 @@ class MetadataSource:
         for document in self._documents.values():
             aliases = document.get("mtls_endpoint_aliases")
             found = aliases.get(name) if is_object(aliases) else None
-            if isinstance(found, str) and is_safe(found, insecure_http=self.whereabouts.insecure_http):
+            if isinstance(found, str) and self.whereabouts.may_ask(found):
                 return found
         return ""
 
     def _read(self, url: str) -> Flow[FrozenDict]:
-        reply = yield from get(url, {"Accept": "application/json"}, self._policy)
+        reply = yield from get(url, {"Accept": "application/json"}, self.whereabouts, self._policy)
         document = parse_metadata(reply.body, self.whereabouts.issuer)
         self._documents = {**self._documents, url: document}
         return document
 
     def _address_in(self, document: FrozenDict, name: str) -> str:
         found = document.get(name)
-        if not isinstance(found, str) or not is_safe(found, insecure_http=self.whereabouts.insecure_http):
+        if not isinstance(found, str) or not self.whereabouts.may_ask(found):
             raise ValueError(f"its {name} is no https URL")
         return found
 
 
 def get(
-    url: str, headers: Mapping[str, str], policy: KeyPolicy, *, accepted: tuple[int, ...] = (200,)
+    url: str,
+    headers: Mapping[str, str],
+    whereabouts: Whereabouts,
+    policy: KeyPolicy,
+    *,
+    accepted: tuple[int, ...] = (200,),
 ) -> Flow[Reply]:
-    """The answer to a GET within the bounds of ``policy``.  Raises `FetchFailed` for a status not ``accepted``."""
-    reply = yield from fetch(HttpRequest("GET", url, headers, policy.timeout, policy.max_bytes))
+    """The answer to a GET at ``whereabouts``, within the bounds of ``policy``.  Raises `FetchFailed` for a status not ``accepted``."""
+    request = HttpRequest("GET", url, headers, policy.timeout, policy.max_bytes)
+    reply = yield from fetch(whereabouts.reach(request))
     if reply.status not in accepted:
         raise FetchFailed(f"answered {reply.status}", reply)
     return reply
-
-
-def checked_address(name: str, url: str | None, *, insecure_http: bool) -> str | None:
-    """``url``, if it may be asked.  Raises `ConfigurationError`."""
-    if url is not None and not is_safe(url, insecure_http=insecure_http):
-        raise ConfigurationError(
-            f"{name} {url!r} is no https URL: plain http is for loopback only, or write insecure_http=True"
-        )
-    return url

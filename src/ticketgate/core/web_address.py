@@ -27,6 +27,12 @@ def split(url: str) -> SplitResult | None:
     return parts if usable else None
 
 
+def origin(url: str) -> str:
+    """The scheme, host and port of ``url``, as they are written."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` cannot leave this machine: localhost, 127.0.0.0/8 or ::1."""
     try:

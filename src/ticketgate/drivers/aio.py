@@ -17,10 +17,18 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from ticketgate.core.access_token import AccessToken
-from ticketgate.core.flow import Call, Certificate, Effect, Fetch, Flow, HttpRequest, Lane, Once, Reply
+from ticketgate.core.flow import Call, Connection, Effect, Fetch, Flow, HttpRequest, Lane, Once, Reply
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_many, too_slow
+from ticketgate.drivers.http import (
+    Answer,
+    client_arguments,
+    failed,
+    stream_arguments,
+    tls_context,
+    too_many,
+    too_slow,
+)
 from ticketgate.drivers.shared import report
 
 T = TypeVar("T")
@@ -130,8 +138,8 @@ class Driver:
         if self._client is not None:
             return nullcontext(self._client)
         if not request.keep_alive:
-            return httpx.AsyncClient(verify=tls_context(request.certificate))
-        return nullcontext(await self._on_this_loop().kept_client(request.certificate))
+            return httpx.AsyncClient(**client_arguments(request.connection))
+        return nullcontext(await self._on_this_loop().kept_client(request.connection))
 
 
 @dataclass
@@ -148,22 +156,22 @@ class OnLoop:
     def __init__(self) -> None:
         self.running: dict[Hashable, asyncio.Task[Any]] = {}
         self.lanes: dict[Hashable, Places] = {}
-        self._clients: dict[Certificate | None, AsyncGenerator[httpx.AsyncClient, None]] = {}
-        self._open: dict[Certificate | None, httpx.AsyncClient] = {}
+        self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
+        self._open: dict[Connection, httpx.AsyncClient] = {}
 
-    async def kept_client(self, certificate: Certificate | None) -> httpx.AsyncClient:
+    async def kept_client(self, connection: Connection) -> httpx.AsyncClient:
         """A client whose connections are kept until the loop ends: that is when it ends asynchronous generators."""
-        if certificate not in self._open:
-            keeping = self._clients[certificate] = self._keep(certificate)
-            self._open[certificate] = await anext(keeping)
-        return self._open[certificate]
+        if connection not in self._open:
+            keeping = self._clients[connection] = self._keep(connection)
+            self._open[connection] = await anext(keeping)
+        return self._open[connection]
 
-    async def _keep(self, certificate: Certificate | None) -> AsyncGenerator[httpx.AsyncClient, None]:
+    async def _keep(self, connection: Connection) -> AsyncGenerator[httpx.AsyncClient, None]:
         try:
-            async with httpx.AsyncClient(verify=tls_context(certificate)) as client:
+            async with httpx.AsyncClient(**client_arguments(connection)) as client:
                 yield client
         finally:
-            _ = self._open.pop(certificate, None), self._clients.pop(certificate, None)
+            _ = self._open.pop(connection, None), self._clients.pop(connection, None)
 
 
 async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:

@@ -22,7 +22,7 @@ import httpx
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.flow import (
     Call,
-    Certificate,
+    Connection,
     Effect,
     Fetch,
     FetchFailed,
@@ -34,7 +34,15 @@ from ticketgate.core.flow import (
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.http import Answer, failed, stream_arguments, tls_context, too_many, too_slow
+from ticketgate.drivers.http import (
+    Answer,
+    client_arguments,
+    failed,
+    stream_arguments,
+    tls_context,
+    too_many,
+    too_slow,
+)
 from ticketgate.drivers.shared import report
 from ticketgate.errors import ConfigurationError
 
@@ -144,8 +152,8 @@ class Driver:
         if self._client is not None:
             return nullcontext(self._client)
         if not request.keep_alive:
-            return httpx.Client(verify=tls_context(request.certificate))
-        return nullcontext(self._in_this_process().kept_client(request.certificate))
+            return httpx.Client(**client_arguments(request.connection))
+        return nullcontext(self._in_this_process().kept_client(request.connection))
 
 
 class Places:
@@ -177,7 +185,7 @@ class Shared:
     def __init__(self) -> None:
         self._running: dict[Hashable, Future[Any]] = {}
         self._lanes: dict[Hashable, Places] = {}
-        self._clients: dict[Certificate | None, httpx.Client] = {}
+        self._clients: dict[Connection, httpx.Client] = {}
         self._lock = Lock()
 
     def places(self, lane: Lane) -> Places:
@@ -185,13 +193,13 @@ class Shared:
         with self._lock:
             return self._lanes.setdefault(lane.name, Places(lane.width))
 
-    def kept_client(self, certificate: Certificate | None) -> httpx.Client:
+    def kept_client(self, connection: Connection) -> httpx.Client:
         """A client whose connections are kept as long as we are."""
         with self._lock:
-            if certificate not in self._clients:
-                client = self._clients[certificate] = httpx.Client(verify=tls_context(certificate))
+            if connection not in self._clients:
+                client = self._clients[connection] = httpx.Client(**client_arguments(connection))
                 _ = finalize(self, client.close)
-            return self._clients[certificate]
+            return self._clients[connection]
 
     def join(self, name: Hashable) -> tuple[Future[Any], bool]:
         """The outcome of the run called ``name``, and whether it is the caller who must run it."""

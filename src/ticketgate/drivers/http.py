@@ -11,16 +11,21 @@ from typing import Any
 
 import httpx
 
-from ticketgate.core.flow import Certificate, FetchFailed, HttpRequest, Reply
+from ticketgate.core.flow import Certificate, Connection, FetchFailed, HttpRequest, Reply
 
 
 @cache
-def tls_context(certificate: Certificate | None = None) -> ssl.SSLContext:
+def tls_context(certificate: Certificate | None = None, ca: str | None = None) -> ssl.SSLContext:
     """The certificates we trust, and the one we show, loaded once: that takes tens of milliseconds."""
-    context = httpx.create_ssl_context()
+    context = httpx.create_ssl_context() if ca is None else ssl.create_default_context(cafile=ca)
     if certificate is not None:
         context.load_cert_chain(certificate.certificate, certificate.key)
     return context
+
+
+def client_arguments(connection: Connection) -> dict[str, Any]:
+    """What a client for such connections is made with."""
+    return {"verify": tls_context(connection.certificate, connection.ca), "proxy": connection.proxy}
 
 
 def stream_arguments(request: HttpRequest) -> dict[str, Any]:

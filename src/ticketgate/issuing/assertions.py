@@ -18,6 +18,7 @@ from ticketgate.core.claims import (
 )
 from ticketgate.core.flow import Flow, call
 from ticketgate.core.freshness import KeyPolicy
+from ticketgate.core.http_options import Whereabouts, checked_address
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
 from ticketgate.core.jwk import Key
 from ticketgate.core.jwt import (
@@ -29,7 +30,7 @@ from ticketgate.core.jwt import (
 )
 from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
-from ticketgate.core.metadata_source import MetadataSource, Whereabouts, checked_address
+from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.strict_json import FrozenDict
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, InvalidToken
