@@ -98,7 +98,7 @@ class TokenClient:
         self._endpoint = token_endpoint
         self._timeout = timeout
         self._clock = clock
-        self._kept: BoundedCache[Kept] = BoundedCache(cache_size)
+        self._kept: BoundedCache[bytes, Kept] = BoundedCache(cache_size)
 
     def client_credentials(self, resource: str = "", scope: str = "") -> Grant:
         """For ourselves (RFC 6749 §4.4)."""

@@ -7,6 +7,7 @@ from flows import World, reply, run
 from tokens import API, ISSUER, NOW, Time, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.clock import Now
 from ticketgate.core.request import bearer_request
 from ticketgate.core.token_cache import TokenCache
@@ -144,3 +145,16 @@ def test_many_threads_share_it():
 def test_its_size_is_a_number_of_tokens(size):
     with pytest.raises(ConfigurationError, match="token_cache"):
         ResourceServer(API, Issuer(ISSUER, jwks=jwks()), token_cache=size)
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, ()), (2, (2, 3))])
+def test_a_bounded_cache_keeps_what_was_used_last(size, kept):
+    cache = BoundedCache(size)
+    for value in (1, 2, 3, 4):
+        cache.put(value, value)
+        cache.get(2)
+    cache.drop(4)
+    cache.drop("never there")
+    cache.put(3, 3)
+    assert tuple(sorted(cache.values())) == kept
+    assert len(cache) == len(kept)

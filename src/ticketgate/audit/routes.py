@@ -65,10 +65,9 @@ class GuardedRoute:
         servers = [*self.deciding, *(door.server for door in self.doors if door.server is not None)]
         if not servers:
             return ("requires a token, and nothing before it looks for one: every request gets a 503",)
-        reasons = [
-            _why_never(needs, {name for server in servers for name in server.issuers})
-            for needs in self.needed.alternatives
-        ]
+        known = {name for server in servers for name in server.issuers}
+        issuers = known if all(server.tenants is None for server in servers) else None
+        reasons = [_why_never(needs, issuers) for needs in self.needed.alternatives]
         return () if "" in reasons else (f"can never be called: {'; '.join(reasons)}",)
 
     def below(self, door: Door) -> str:
@@ -139,7 +138,7 @@ def _matches(entry: str, path: str) -> bool:
     return re.fullmatch(pattern, f"{prefix}x" if prefix else entry) is not None
 
 
-def _why_never(needs: tuple[Need, ...], issuers: set[str]) -> str:
+def _why_never(needs: tuple[Need, ...], issuers: set[str] | None) -> str:
     """Why no token of these issuers can have all of ``needs``; empty where one can."""
     for name in ONE_STRING:
         values = {need.value for need in needs if need.kind == "claim" and need.name == name}
@@ -147,6 +146,6 @@ def _why_never(needs: tuple[Need, ...], issuers: set[str]) -> str:
             return f"{name} is always a string"
         if len(values) > 1:
             return f"{name} cannot be {' and '.join(sorted(map(repr, values)))} at once"
-        if name == "iss" and values - issuers:
+        if name == "iss" and issuers is not None and values - issuers:
             return f"no issuer here is {values.pop()!r}"
     return ""

@@ -1,34 +1,49 @@
 """A cache of a fixed size, the least recently used out first; safe between threads."""
 
+from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
+Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class BoundedCache(Generic[Value]):
+class BoundedCache(Generic[Name, Value]):
     """Remembers at most ``size`` values, none at all for 0.  How long one is true stands in the value."""
 
     __slots__ = ("_entries", "_lock")
 
     def __init__(self, size: int) -> None:
-        self._entries: LRUCache[bytes, Value] | None = LRUCache(size) if size else None
+        self._entries: LRUCache[Name, Value] | None = LRUCache(size) if size else None
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._entries or ())
 
-    def get(self, name: bytes) -> Value | None:
+    def get(self, name: Name) -> Value | None:
         """What was put under ``name``, or None."""
         if self._entries is None:
             return None
         with self._lock:
             return self._entries.get(name)
 
-    def put(self, name: bytes, value: Value) -> None:
+    def put(self, name: Name, value: Value) -> None:
         """Remember ``value`` under ``name``."""
         if self._entries is not None:
             with self._lock:
                 self._entries[name] = value
+
+    def drop(self, name: Name) -> None:
+        """Forget what was put under ``name``, if it is there."""
+        if self._entries is not None:
+            with self._lock:
+                _ = self._entries.pop(name, None)
+
+    def values(self) -> tuple[Value, ...]:
+        """Everything that is remembered at this moment."""
+        if self._entries is None:
+            return ()
+        with self._lock:
+            return tuple(self._entries.values())

@@ -178,8 +178,12 @@ class Inspector:
         self._settings = settings
         self._audiences = frozenset(audiences)
         self._leeway = leeway
-        self._active: BoundedCache[Answer] = BoundedCache(settings.cache_size if settings.cache_ttl else 0)
-        self._others: BoundedCache[Answer] = BoundedCache(settings.cache_size if settings.negative_ttl else 0)
+        self._active: BoundedCache[bytes, Answer] = BoundedCache(
+            settings.cache_size if settings.cache_ttl else 0
+        )
+        self._others: BoundedCache[bytes, Answer] = BoundedCache(
+            settings.cache_size if settings.negative_ttl else 0
+        )
         self._lane = Lane(self, settings.max_concurrency, settings.max_waiting)
         self._trouble = Backoff()
         self._open_until = -math.inf

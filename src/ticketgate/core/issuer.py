@@ -4,7 +4,7 @@ RFC 9068 §4, RFC 8414 §3, RFC 8725 §3.1 and §3.8.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.freshness import KeyPolicy
@@ -20,6 +20,7 @@ from ticketgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ticketgate.core.introspection import Introspection
+    from ticketgate.core.tenants import IssuerTemplate
 
 DEFAULT_ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519")
 
@@ -73,11 +74,28 @@ class Issuer:
         whereabouts = Whereabouts(issuer, jwks_uri, places, insecure_http, inside, http)
         self.metadata = MetadataSource(whereabouts, keys)
         self.keys = KeySource(self.metadata, self.algorithms, keys, static)
+        self.settings = (whereabouts, self.algorithms, self.token_types, keys, introspection, jwks)
         if insecure_http:
             logger.warning("insecure_http: %s and its keys may be changed on the way", issuer)
 
     def __repr__(self) -> str:
         return f"Issuer({self.identifier!r})"
+
+    @staticmethod
+    def template(
+        template: str, *, tenants: Collection[str] | Callable[[str], Any], **options: Any
+    ) -> "IssuerTemplate":
+        """Issuers that are alike but for their tenant, for `ResourceServer` to tell apart by a token's ``iss``.
+
+        ``template`` has ``{tenant}`` once, in its path.  ``tenants`` names those that are ours, or is a function
+        that is given a tenant and says whether it is (it may be async under asyncio).  ``options`` are those of an
+        `Issuer`.  A tenant is one path segment of letters, digits and ``.-_~``.
+
+            Issuer.template("https://login.example/{tenant}/v2.0", tenants=["acme", "globex"])
+        """
+        from ticketgate.core.tenants import IssuerTemplate  # it makes issuers
+
+        return IssuerTemplate(template, tenants, options)
 
     @property
     def typed(self) -> bool:

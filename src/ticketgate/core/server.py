@@ -36,6 +36,7 @@ from ticketgate.events import CacheHit, Event, Refused
 
 if TYPE_CHECKING:
     from ticketgate.core.introspection import Inspector
+    from ticketgate.core.tenants import IssuerTemplate, Tenants
 
 MAX_LEEWAY = 300
 MAX_LOGGED = 200
@@ -52,6 +53,9 @@ class ResourceServer:
     with what happens (see `ticketgate.events`).  ``opaque_issuer`` is given an opaque token and says which of our
     issuers to ask about it, or None (it may be async under asyncio); without it all that have introspection are.
     ``decryption_keys`` (private JWKs or PEMs) open tokens that were encrypted for us.
+    ``issuer_for`` takes the place of issuers that are named: it is given the ``iss`` of a token that nobody has
+    verified yet, and returns an `Issuer` of exactly that name, or None (it may be async under asyncio).  At most
+    ``max_tenants`` of those that it or `Issuer.template` found are held.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -61,7 +65,9 @@ class ResourceServer:
     def __init__(
         self,
         audience: str | Sequence[str],
-        *issuers: Issuer,
+        *issuers: "Issuer | IssuerTemplate",
+        issuer_for: Callable[[str], Any] | None = None,
+        max_tenants: int = 1_000,
         realm: str | None = None,
         leeway: float = 30,
         token_cache: int = 10_000,
@@ -71,13 +77,16 @@ class ResourceServer:
         clock: Clock = Clock(),
     ) -> None:
         self.audiences = _audiences(audience)
-        self.issuers = _issuers(issuers)
+        named = tuple(issuer for issuer in issuers if isinstance(issuer, Issuer))
+        templates = tuple(issuer for issuer in issuers if not isinstance(issuer, Issuer))
+        self.issuers = _issuers(named, nobody=bool(templates) or issuer_for is not None)
+        self.tenants = _tenants(issuers, templates, issuer_for, max_tenants)
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
         self._around = Surroundings(clock, on_event)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
-        self._inspectors = _inspectors(issuers, self.audiences, self.leeway)
+        self._inspectors = _inspectors(named, self.audiences, self.leeway)
         self._opaque_issuer = opaque_issuer
         self._decryption_keys = decryption_keys_of(decryption_keys)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
@@ -102,7 +111,7 @@ class ResourceServer:
             elif (jwt := self._read(credentials)) is None:
                 token = yield from self._ask(credentials.token, name, now)
             else:
-                issuer = self._issuer_named(jwt.claims.get("iss"))
+                issuer = yield from self._issuer_named(jwt.claims.get("iss"), now)
                 check_header(jwt.header, issuer.token_types, issuer.algorithms)
                 rules = Rules(now.wall, self.leeway, self._accepted_audiences)
                 check_claims(jwt.claims, rules, typed=issuer.typed)
@@ -170,7 +179,8 @@ class ResourceServer:
     def health(self) -> tuple[IssuerHealth, ...]:
         """How each issuer is at this moment; nothing is fetched for it."""
         now = self._around.clock.read()
-        return tuple(issuer.keys.health(now) for issuer in self.issuers.values())
+        found = () if self.tenants is None else self.tenants.issuers
+        return tuple(issuer.keys.health(now) for issuer in (*self.issuers.values(), *found))
 
     def _read(self, credentials: Credentials) -> UnverifiedJWT | None:
         """The token as a JWT, None for one that an issuer must be asked about.
@@ -241,9 +251,11 @@ class ResourceServer:
         if inspector.remembered(name, now, within) is None:
             _ = yield from inspector.ask(raw, name, now, self._around)
 
-    def _issuer_named(self, iss: Any) -> Issuer:
+    def _issuer_named(self, iss: Any, now: Now) -> Flow[Issuer]:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
         issuer = self.issuers.get(iss) if isinstance(iss, str) else None
+        if issuer is None and isinstance(iss, str) and self.tenants is not None:
+            issuer = yield from self.tenants.named(iss, now.monotonic)
         if issuer is None:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
         return issuer
@@ -276,13 +288,33 @@ def _audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _issuers(issuers: Sequence[Issuer]) -> dict[str, Issuer]:
-    if not issuers or not all(isinstance(issuer, Issuer) for issuer in issuers):
+def _issuers(issuers: Sequence[Issuer], *, nobody: bool) -> dict[str, Issuer]:
+    if not issuers and not nobody:
         raise ConfigurationError('name an issuer: ResourceServer(audience, Issuer("https://as.example"))')
     by_name = {issuer.identifier: issuer for issuer in issuers}
     if len(by_name) < len(issuers):
         raise ConfigurationError("an issuer is configured twice: pass one Issuer for each identifier")
     return by_name
+
+
+def _tenants(
+    issuers: Sequence[Any],
+    templates: Sequence[Any],
+    issuer_for: Callable[[str], Any] | None,
+    limit: int,
+) -> "Tenants | None":
+    """Who finds issuers that are not named one by one; loaded for those who have such."""
+    if not templates and issuer_for is None:
+        return None
+    from ticketgate.core.tenants import IssuerTemplate, Tenants
+
+    if issuers and issuer_for is not None:
+        raise ConfigurationError("issuer_for answers for all issuers: name none beside it")
+    if wrong := [one for one in templates if not isinstance(one, IssuerTemplate)]:
+        raise ConfigurationError(f'{wrong[0]!r} is no issuer: write Issuer("https://as.example")')
+    if type(limit) is not int or limit < 1:
+        raise ConfigurationError(f"max_tenants={limit!r} must be a number of issuers, 1 at least")
+    return Tenants(tuple(templates), issuer_for, limit)
 
 
 def _inspectors(

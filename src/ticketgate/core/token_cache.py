@@ -38,7 +38,7 @@ class TokenCache:
     __slots__ = ("_entries",)
 
     def __init__(self, size: int) -> None:
-        self._entries: BoundedCache[Verified] = BoundedCache(size)
+        self._entries: BoundedCache[bytes, Verified] = BoundedCache(size)
 
     def __len__(self) -> int:
         return len(self._entries)
