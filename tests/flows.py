@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ticketgate.core.flow import Call, Fetch, FetchFailed, Flow, HttpRequest, Once, Reply
+from ticketgate.core.flow import Alone, Call, Fetch, FetchFailed, Flow, HttpRequest, Load, Once, Reply, Save
 
 
 def reply(value: Any, status: int = 200, **headers: str) -> Reply:
@@ -19,6 +19,7 @@ class World:
         self.pages = dict(pages or {})
         self.requests: list[HttpRequest] = []
         self.behind: list[Once] = []
+        self.files: dict[str, bytes] = {}
 
     @property
     def asked(self) -> list[str]:
@@ -52,6 +53,13 @@ class World:
                 return self._fetch(request)
             case Once(wait=True):
                 return self.run(effect.flow())
+            case Alone():
+                return self.run(effect.flow())
+            case Load(path):
+                return self.files.get(path)
+            case Save(path, data):
+                self.files[path] = data
+                return None
             case Call(function, arguments):
                 return function(*arguments)
             case Once():

@@ -112,7 +112,34 @@ class Call:
     arguments: tuple[Any, ...] = ()
 
 
-Effect: TypeAlias = Fetch | Once | Call
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read the file ``path``; the answer is its bytes, or None where there is none that can be used."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write ``data`` to the file ``path``, whole; failing is logged, and the answer is None either way."""
+
+    path: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Run ``flow`` while no other process runs one for ``path``; the answer is its result.
+
+    After ``patience`` seconds of waiting it runs all the same.
+    """
+
+    path: str
+    flow: Callable[[], "Flow[Any]"]
+    patience: float
+
+
+Effect: TypeAlias = Fetch | Once | Call | Load | Save | Alone
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -129,6 +156,21 @@ def once(name: Hashable, flow: Callable[[], Flow[T]]) -> Flow[T]:
 def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:
     """The result of a function that the user gave us."""
     return (yield Call(function, arguments))
+
+
+def load(path: str) -> Flow[bytes | None]:
+    """What stands in the file ``path``, if it can be used."""
+    return cast("bytes | None", (yield Load(path)))
+
+
+def save(path: str, data: bytes) -> Flow[None]:
+    """Write ``data`` to the file ``path``."""
+    yield Save(path, data)
+
+
+def alone(path: str, flow: Callable[[], Flow[T]], patience: float) -> Flow[T]:
+    """The result of ``flow``, which no other process runs for ``path`` meanwhile."""
+    return cast(T, (yield Alone(path, flow, patience)))
 
 
 def behind(name: Hashable, flow: Callable[[], Flow[object]]) -> Flow[None]:

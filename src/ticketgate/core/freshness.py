@@ -26,6 +26,7 @@ them alive.
 
 import email.utils
 import math
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -78,6 +79,9 @@ class KeyPolicy:
     and goes on being used for ``stale_if_error`` more while the issuer does not answer.  An unknown key
     id asks the issuer twice at once, then once per ``cooldown``.  One fetch takes at most ``timeout``
     and ``max_bytes``, and at most ``max_keys`` of its keys are kept.
+
+    ``snapshot`` is a folder where the last good answers of each issuer are kept, for starts while the issuer is
+    away and for all workers to share: one of them fetches, the others read.
     """
 
     default_ttl: float = 600
@@ -89,6 +93,7 @@ class KeyPolicy:
     timeout: float = 5
     max_bytes: int = 524_288
     max_keys: int = 100
+    snapshot: "str | os.PathLike[str] | None" = None
 
     def __post_init__(self) -> None:
         for name in ("default_ttl", "min_ttl", "max_ttl", "stale_if_error", "cooldown"):

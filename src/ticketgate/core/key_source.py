@@ -5,18 +5,30 @@ RFC 8414 §3, RFC 7517 §5, RFC 9110 §13.1.2 (If-None-Match).  How long keys li
 
 import logging
 import math
+import os
 import random
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, Reply, behind, once
-from ticketgate.core.freshness import DUTIES, NOTHING, Backoff, Budget, Held, KeyPolicy, hold, retry_after
+from ticketgate.core.flow import FetchFailed, Flow, Reply, alone, behind, load, once, save
+from ticketgate.core.freshness import (
+    DUTIES,
+    NOTHING,
+    Age,
+    Backoff,
+    Budget,
+    Held,
+    KeyPolicy,
+    hold,
+    retry_after,
+)
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.jwk import Key
 from ticketgate.core.keys import KeySet, parse_jwk_set
 from ticketgate.core.metadata_source import MetadataSource, get
+from ticketgate.core.snapshot import Snapshot, snapshot_path
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import IssuerUnavailable
 from ticketgate.events import KeyFetchFailed, KeysRefreshed
@@ -25,6 +37,9 @@ ACCEPT_KEYS = "application/jwk-set+json, application/json"
 MAX_UNKNOWN = 1_000
 MAX_NAME = 200
 NOT_MODIFIED = 304
+CLOCKS_DIFFER = 60.0
+
+NO_KEYS = KeySet(())
 
 logger = logging.getLogger("ticketgate")
 
@@ -50,6 +65,9 @@ class KeySource:
         self._look_failed = False
         self._looked_at = -math.inf
         self._closed_until = -math.inf
+        folder = policy.snapshot
+        self._snapshot = "" if folder is None else snapshot_path(os.fspath(folder), self._issuer)
+        self._last_body = b""
 
     @property
     def next_refresh(self) -> float:
@@ -116,10 +134,67 @@ class KeySource:
             self._unknown[name] = now + self._policy.cooldown
 
     def _refresh(self, around: Surroundings) -> Flow[None]:
-        """One attempt to renew the keys, because of their age; never raises for the issuer's faults."""
+        """One attempt to renew the keys, because of their age; never raises for the issuer's faults.
+
+        Workers that share a snapshot do so one after the other, and find what the first of them fetched.
+        """
+        if not self._snapshot:
+            yield from self._renew(around)
+            return
+        yield from alone(self._snapshot, partial(self._renew_for_all, around), self._policy.timeout)
+
+    def _renew_for_all(self, around: Surroundings) -> Flow[None]:
+        if not (yield from self._take_over(around)):
+            yield from self._renew(around)
+        elif (
+            self.held.age(around.clock.monotonic()) is not Age.FRESH
+        ):  # who waits need not wait for the issuer
+            run = partial(alone, self._snapshot, partial(self._renew, around), self._policy.timeout)
+            yield from behind((self, "renew"), run)
+
+    def _take_over(self, around: Surroundings) -> Flow[bool]:
+        """Hold what the snapshot has, where that is newer than what we hold and not beyond its hard limit."""
+        raw = yield from load(self._snapshot)
+        if raw is None:
+            return False
+        now = around.clock.read()
+        try:
+            snapshot = Snapshot.decode(raw, self._issuer)
+            age = now.wall - snapshot.fetched_at
+            if age < -CLOCKS_DIFFER:
+                raise ValueError("it is from the future")
+            started = now.monotonic - max(age, 0.0)
+            if started <= self.held.fetched_at:
+                return False
+            reply = Reply(200, snapshot.headers, snapshot.jwks.encode("utf-8"))
+            if not DUTIES[hold(NO_KEYS, reply.headers, self._policy, started, 0).age(now.monotonic)].serve:
+                raise ValueError("it is too old")
+            self._accept(reply, started, around)
+        except ValueError as error:
+            logger.warning("snapshot %s of %s is not used: %s", self._snapshot, self._issuer, error)
+            return False
+        self._metadata.restore(snapshot.metadata, now.monotonic)
+        return True
+
+    def _keep(self, reply: Reply, around: Surroundings) -> Flow[None]:
+        """Write down what was accepted just now."""
+        headers = reply.headers if reply.status != NOT_MODIFIED else {"etag": self.held.etag, **reply.headers}
+        snapshot = Snapshot(
+            self._issuer,
+            around.clock.wall(),
+            headers,
+            self._last_body.decode("utf-8"),
+            self._metadata.documents,
+        )
+        yield from save(self._snapshot, snapshot.encode())
+
+    def _renew(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
         try:
-            self._accept((yield from self._fetch_keys(started)), started, around)
+            reply = yield from self._fetch_keys(started)
+            self._accept(reply, started, around)
+            if self._snapshot:
+                yield from self._keep(reply, around)
         except (FetchFailed, ValueError) as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
@@ -128,13 +203,26 @@ class KeySource:
 
     def _look(self, around: Surroundings) -> Flow[None]:
         """One attempt because of an unknown key id, as far as the budget goes; the metadata is not asked."""
+        if not self._snapshot or self._budget.spend(around.clock.monotonic()) is None:
+            yield from self._look_alone(around)
+            return
+        yield from alone(self._snapshot, partial(self._look_for_all, around), self._policy.timeout)
+
+    def _look_for_all(self, around: Surroundings) -> Flow[None]:
+        if not (yield from self._take_over(around)):
+            yield from self._look_alone(around)
+
+    def _look_alone(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
         budget = self._budget.spend(started)
         if budget is None or started < self._closed_until:
             return
         self._budget, self._look_failed, self._looked_at = budget, False, started
         try:
-            self._accept((yield from self._get_keys(self._metadata.known_jwks_uri)), started, around)
+            reply = yield from self._get_keys(self._metadata.known_jwks_uri)
+            self._accept(reply, started, around)
+            if self._snapshot:
+                yield from self._keep(reply, around)
         except (FetchFailed, ValueError) as error:
             self._look_failed = True
             _ = self._asked_to_wait(error, started, around)
@@ -168,8 +256,10 @@ class KeySource:
         keys, headers = held.keys, reply.headers
         if reply.status == NOT_MODIFIED:
             headers = {"etag": held.etag, **headers}
-        elif not (parsed := self._parse(reply)).same_as(held.keys):
-            keys = parsed
+        else:
+            parsed = self._parse(reply)
+            keys = held.keys if parsed.same_as(held.keys) else parsed
+            self._last_body = reply.body if self._snapshot else b""
         self.held = hold(keys, headers, self._policy, started, _jitter())
         self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
         self._announce(keys, held.keys, around)

@@ -23,6 +23,17 @@ class MetadataSource:
         self._until = -math.inf
 
     @property
+    def documents(self) -> dict[str, FrozenDict]:
+        """The documents that are held, by the URL that each was read from."""
+        return self._documents
+
+    def restore(self, documents: Mapping[str, FrozenDict], now: float) -> None:
+        """Hold ``documents`` of an earlier time, those that stand where we would look for them."""
+        urls = self.whereabouts.metadata_urls
+        self._documents = {url: document for url, document in documents.items() if url in urls}
+        self._until = now + self._policy.max_ttl
+
+    @property
     def known_jwks_uri(self) -> str:
         """Where the keys stand, as far as that is known without asking; empty if it is not."""
         if self.whereabouts.jwks_uri:

@@ -6,6 +6,7 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import Context
@@ -17,9 +18,23 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from ticketgate.core.access_token import AccessToken
-from ticketgate.core.flow import Call, Connection, Effect, Fetch, Flow, HttpRequest, Lane, Once, Reply
+from ticketgate.core.flow import (
+    Alone,
+    Call,
+    Connection,
+    Effect,
+    Fetch,
+    Flow,
+    HttpRequest,
+    Lane,
+    Load,
+    Once,
+    Reply,
+    Save,
+)
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
+from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
     client_arguments,
@@ -77,6 +92,22 @@ class Driver:
             case Call(function, arguments):
                 result = function(*arguments)
                 return await result if inspect.isawaitable(result) else result
+            case Load(path):
+                return await asyncio.to_thread(files.load, path)
+            case Save(path, data):
+                return await asyncio.to_thread(files.save, path, data)
+            case Alone():
+                return await self._alone(effect)
+
+    async def _alone(self, effect: Alone) -> Any:
+        lock = await asyncio.to_thread(files.ProcessLock, effect.path)
+        try:
+            deadline = time.monotonic() + effect.patience
+            while not lock.acquire() and time.monotonic() < deadline:  # noqa: ASYNC110  another process has it
+                await asyncio.sleep(files.POLL)
+            return await self.run(effect.flow())
+        finally:
+            lock.release()
 
     async def _together(self, effect: Once) -> Any:
         """The result of the one run; whoever stops waiting leaves the others their run."""

@@ -21,6 +21,7 @@ import httpx
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.flow import (
+    Alone,
     Call,
     Connection,
     Effect,
@@ -29,11 +30,14 @@ from ticketgate.core.flow import (
     Flow,
     HttpRequest,
     Lane,
+    Load,
     Once,
     Reply,
+    Save,
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
+from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
     client_arguments,
@@ -87,6 +91,22 @@ class Driver:
                 return outcome.result() if wait else None
             case Call(function, arguments):
                 return _plain(function, arguments)
+            case Load(path):
+                return files.load(path)
+            case Save(path, data):
+                return files.save(path, data)
+            case Alone():
+                return self._alone(effect)
+
+    def _alone(self, effect: Alone) -> Any:
+        lock = files.ProcessLock(effect.path)
+        try:
+            deadline = time.monotonic() + effect.patience
+            while not lock.acquire() and time.monotonic() < deadline:
+                time.sleep(files.POLL)
+            return self.run(effect.flow())
+        finally:
+            lock.release()
 
     def _begin(self, effect: Once) -> Future[Any]:
         """The outcome of the one run of ``effect``, which starts here unless it is under way."""

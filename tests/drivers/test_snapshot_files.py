@@ -1,0 +1,146 @@
+"""Snapshots on a real disk: permissions, locks between processes, and disks that do not want to."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ticketgate import Issuer, KeyPolicy, ResourceServer, averify, verify
+from ticketgate.drivers import aio, blocking, files
+
+API = "https://api.example"
+
+
+@pytest.fixture(params=["aio", "blocking"])
+def judge(request):
+    if request.param == "blocking":
+        return lambda server, raw: verify(server, raw, driver=blocking.Driver())
+    return lambda server, raw: asyncio.run(averify(server, raw, driver=aio.Driver()))
+
+
+def worker(issuer, folder):
+    return ResourceServer(API, Issuer(issuer.url, keys=KeyPolicy(snapshot=folder)))
+
+
+def test_a_snapshot_is_for_its_owner_alone(issuer, tmp_path, judge):
+    folder = tmp_path / "made" / "for it"
+    judge(worker(issuer, folder), issuer.token())
+    (written,) = folder.glob("*.json")
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert json.loads(written.read_text())["issuer"] == issuer.url
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".lock"}
+    judge(worker(issuer, folder), issuer.token())
+    assert issuer.hits["/jwks"] == 1
+
+
+def test_a_start_while_the_issuer_is_away(issuer, tmp_path, judge):
+    judge(worker(issuer, tmp_path), issuer.token())
+    issuer.break_everywhere(lambda connection: connection.answer(b"", 500))
+    assert judge(worker(issuer, tmp_path), issuer.token()).subject == "alice"
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_what_others_may_have_written_is_not_used(issuer, tmp_path, judge, mode, caplog):
+    judge(worker(issuer, tmp_path), issuer.token())
+    (written,) = tmp_path.glob("*.json")
+    written.chmod(mode)
+    judge(worker(issuer, tmp_path), issuer.token())
+    assert "others may have written it" in caplog.text
+    assert issuer.hits["/jwks"] == 2
+    assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_without_end_is_not_read(tmp_path):
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(files.MAX_BYTES + 1)
+    path.chmod(0o600)
+    assert files.load(str(path)) == b""
+
+
+def test_a_folder_that_cannot_be_used_is_a_warning(issuer, tmp_path, judge, caplog):
+    (tmp_path / "file").write_text("no folder")
+    assert judge(worker(issuer, tmp_path / "file"), issuer.token()).subject == "alice"
+    assert "cannot be shared" in caplog.text
+    assert "cannot be written" in caplog.text
+    (tmp_path / "folder.json").mkdir()
+    assert files.load(str(tmp_path / "folder.json")) is None
+    assert "cannot be read" in caplog.text
+
+
+FULL_DISK = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+from ticketgate import *
+server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"], keys=KeyPolicy(snapshot=os.environ["FOLDER"])))
+print(verify(server, os.environ["TOKEN"]).subject)
+"""
+
+
+def test_a_full_disk_refuses_nobody(issuer, tmp_path):
+    env = os.environ | {"ISSUER": issuer.url, "FOLDER": str(tmp_path), "TOKEN": issuer.token()}
+    env.pop("COVERAGE_PROCESS_CONFIG", None)  # what measures coverage writes files too
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], capture_output=True, text=True, env=env, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("alice\n", 0), done.stderr
+    assert "cannot be written: File too large" in done.stderr
+    assert not list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.glob(".*"))
+
+
+HOLD = """
+import sys
+from ticketgate.drivers.files import ProcessLock
+lock = ProcessLock(sys.argv[1])
+print(lock.acquire(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = str(tmp_path / "x.json")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        lock = files.ProcessLock(path)
+        assert not lock.acquire()
+        other.stdin.close()
+        other.wait(10)
+    assert lock.acquire()
+    lock.release()
+
+
+def test_whoever_waits_too_long_goes_on_without(issuer, tmp_path, judge):
+    policy = KeyPolicy(snapshot=tmp_path, timeout=0.3)
+    server = ResourceServer(API, Issuer(issuer.url, keys=policy))
+    judge(worker(issuer, tmp_path), issuer.token())
+    (written,) = tmp_path.glob("*.json")
+    written.unlink()
+    lock = files.ProcessLock(str(written))
+    assert lock.acquire()
+    try:
+        assert judge(server, issuer.token()).subject == "alice"
+    finally:
+        lock.release()
+
+
+def test_many_at_once_ask_once(issuer, tmp_path):
+    issuer.faults["/jwks"] = lambda connection: (connection.pause(0.2), connection.answer(connection.body()))
+    raw, subjects = issuer.token(), []
+    threads = [
+        threading.Thread(target=lambda: subjects.append(verify(worker(issuer, tmp_path), raw).subject))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert subjects == ["alice"] * 8
+    assert issuer.hits["/jwks"] == 1
