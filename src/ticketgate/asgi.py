@@ -102,7 +102,8 @@ class AccessTokenMiddleware:
             await respond(self._gate.answer(error), scope, send)
             return
         _show(scope, token, self._gate)
-        if self._close_on_expiry and token is not None and scope["type"] == "websocket":
+        ends = self._close_on_expiry and token is not None and token.expires_at is not None
+        if ends and token is not None and scope["type"] == "websocket":
             await self._until_expiry(token, scope, receive, send)
         else:
             await self.app(scope, receive, send)

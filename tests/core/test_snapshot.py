@@ -143,7 +143,7 @@ def test_what_is_written():
     host = Host(cache_control="max-age=60", set_cookie="secret")
     host.worker()()
     written = json.loads(host.world.files[PATH])
-    assert written.keys() == {"version", "issuer", "fetched_at", "headers", "jwks", "metadata"}
+    assert written.keys() == {"version", "issuer", "jwks_uri", "fetched_at", "headers", "jwks", "metadata"}
     assert written["issuer"] == ISSUER
     assert written["metadata"] == {RFC8414: METADATA}
     assert written["headers"] == {"cache-control": "max-age=60"}
@@ -161,6 +161,7 @@ def changed(**members):
         (lambda raw: b"[]", "not used"),
         (changed(version=2), "it is of version 2"),
         (changed(issuer="https://other.example"), "it is of issuer 'https://other.example'"),
+        (changed(jwks_uri="https://elsewhere.example"), "another jwks_uri than the configured one"),
         (changed(fetched_at=None), "a member is missing"),
         (changed(fetched_at=10**12), "it is from the future"),
         (changed(jwks=None), "a member is missing"),

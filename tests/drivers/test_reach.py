@@ -199,6 +199,7 @@ def test_a_client_of_ones_own(module, judge):
         ({"certificate": (__file__,)}, "two paths"),
         ({"proxy": "proxy:3128"}, "http or https URL"),
         ({"headers": {"X": "a\nb"}}, "no header field"),
+        ({"headers": {"X: Y": "a"}}, "no header field"),
     ],
 )
 def test_options_that_cannot_work(options, words):

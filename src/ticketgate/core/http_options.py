@@ -4,12 +4,15 @@ RFC 8414 §3.3 and §6.2 (the identifier is compared, whatever was dialled), RFC
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ticketgate.core.flow import DIRECT, Certificate, Connection, HttpRequest
 from ticketgate.core.web_address import is_safe, origin, split
 from ticketgate.errors import ConfigurationError
+
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class HTTPOptions:
         if self.proxy is not None and split(self.proxy) is None:
             raise ConfigurationError("HTTPOptions(proxy=...) must be an http or https URL")
         for name, value in self.headers.items():
-            if not name.isascii() or not value.isprintable():
+            if not FIELD_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
                 raise ConfigurationError(f"HTTPOptions(headers=...): {name!r} is no header field")
 
     @property

@@ -159,7 +159,7 @@ class KeySource:
             return False
         now = around.clock.read()
         try:
-            snapshot = Snapshot.decode(raw, self._issuer)
+            snapshot = Snapshot.decode(raw, self._issuer, self._metadata.whereabouts.jwks_uri)
             age = now.wall - snapshot.fetched_at
             if age < -CLOCKS_DIFFER:
                 raise ValueError("it is from the future")
@@ -181,6 +181,7 @@ class KeySource:
         headers = reply.headers if reply.status != NOT_MODIFIED else {"etag": self.held.etag, **reply.headers}
         snapshot = Snapshot(
             self._issuer,
+            self._metadata.whereabouts.jwks_uri,
             around.clock.wall(),
             headers,
             self._last_body.decode("utf-8"),

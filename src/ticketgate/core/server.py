@@ -111,7 +111,8 @@ class ResourceServer:
             elif (jwt := self._read(credentials)) is None:
                 token = yield from self._ask(credentials.token, name, now)
             else:
-                issuer = yield from self._issuer_named(jwt.claims.get("iss"), now)
+                iss = jwt.claims.get("iss")
+                issuer = self._issuer_named(iss) or (yield from self._tenant_named(iss, now))
                 check_header(jwt.header, issuer.token_types, issuer.algorithms)
                 rules = Rules(now.wall, self.leeway, self._accepted_audiences)
                 check_claims(jwt.claims, rules, typed=issuer.typed)
@@ -251,10 +252,14 @@ class ResourceServer:
         if inspector.remembered(name, now, within) is None:
             _ = yield from inspector.ask(raw, name, now, self._around)
 
-    def _issuer_named(self, iss: Any, now: Now) -> Flow[Issuer]:
+    def _issuer_named(self, iss: Any) -> Issuer | None:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
-        issuer = self.issuers.get(iss) if isinstance(iss, str) else None
-        if issuer is None and isinstance(iss, str) and self.tenants is not None:
+        return self.issuers.get(iss) if isinstance(iss, str) else None
+
+    def _tenant_named(self, iss: Any, now: Now) -> Flow[Issuer]:
+        """The same where issuers are found.  Raises `InvalidToken` for a stranger."""
+        issuer: Issuer | None = None
+        if self.tenants is not None and isinstance(iss, str):
             issuer = yield from self.tenants.named(iss, now.monotonic)
         if issuer is None:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)

@@ -19,9 +19,13 @@ KEPT_HEADERS = ("age", "cache-control", "date", "etag", "expires")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What ``issuer`` answered when it was asked last: ``fetched_at`` is in seconds since the epoch."""
+    """What ``issuer`` answered when it was asked last, at ``jwks_uri`` where that was configured.
+
+    ``fetched_at`` is in seconds since the epoch.
+    """
 
     issuer: str
+    jwks_uri: str | None
     fetched_at: float
     headers: Mapping[str, str]
     jwks: str
@@ -32,6 +36,7 @@ class Snapshot:
         members: dict[str, Any] = {
             "version": VERSION,
             "issuer": self.issuer,
+            "jwks_uri": self.jwks_uri,
             "fetched_at": self.fetched_at,
             "headers": {name: self.headers[name] for name in KEPT_HEADERS if name in self.headers},
             "jwks": self.jwks,
@@ -40,13 +45,15 @@ class Snapshot:
         return json.dumps(members).encode("ascii")
 
     @classmethod
-    def decode(cls, raw: bytes, issuer: str) -> "Snapshot":
-        """The snapshot in ``raw``, if it is one of ``issuer``.  Raises ValueError that says why it is not."""
+    def decode(cls, raw: bytes, issuer: str, jwks_uri: str | None) -> "Snapshot":
+        """The snapshot in ``raw``, if it is one of ``issuer``, asked at ``jwks_uri``.  Raises ValueError that says why it is not."""
         members = parse_object(raw)
         if members.get("version") != VERSION:
             raise ValueError(f"it is of version {ascii(members.get('version'))[:20]}")
         if members.get("issuer") != issuer:
             raise ValueError(f"it is of issuer {ascii(members.get('issuer'))[:200]}")
+        if members.get("jwks_uri") != jwks_uri:
+            raise ValueError("its keys are from another jwks_uri than the configured one")
         fetched_at, jwks = as_number(members.get("fetched_at")), members.get("jwks")
         headers, metadata = members.get("headers"), members.get("metadata")
         if (
@@ -58,6 +65,7 @@ class Snapshot:
             raise ValueError("a member is missing")
         return cls(
             issuer,
+            jwks_uri,
             fetched_at,
             {name: str(value) for name, value in headers.items()},
             jwks,
