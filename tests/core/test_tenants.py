@@ -48,6 +48,7 @@ def both(**options):
     return [Issuer(name, jwks=jwks(signing), **options) for name, signing in KIDS.items()]
 
 
+@pytest.mark.requirement("RFC8725-3.8-a", "DRV-multi-issuer-b")
 @pytest.mark.parametrize("token_cache", [0, 100])
 def test_the_same_key_id_in_two_issuers_never_crosses(token_cache):
     gate = Gate(*both(), token_cache=token_cache)
@@ -100,6 +101,7 @@ def by_issuer_for(**options):
     return [], {"issuer_for": lambda iss: Issuer(iss, **options) if iss in known else None}
 
 
+@pytest.mark.requirement("DRV-multi-issuer-a")
 @pytest.mark.parametrize("way", [by_list, by_function, by_issuer_for])
 def test_tenants_are_found_by_iss_and_strangers_cause_no_fetch(way):
     issuers, options = way()

@@ -106,42 +106,40 @@ def test_optional(kind):
         assert httpx.get(f"{url}/orders").status_code == 401
 
 
+GOOD = '{"SERVER": "django_site.server"}'
+THERE = ["ticketgate.django.AccessTokenMiddleware"]
+MISTAKES = [
+    (GOOD, THERE, "[]"),
+    (GOOD, [], "ticketgate.W001"),
+    ("None", THERE, "settings need TICKETGATE"),
+    ("{}", THERE, "is a ResourceServer"),
+    ('{"SERVER": "nowhere.server"}', THERE, "cannot be imported"),
+    ('{"SERVER": "django_site.server", "PUBLIC": "/health"}', THERE, "public must be a list"),
+    ('{"SERVER": "django_site.server", "PUBIC": []}', THERE, "unknown members PUBIC"),
+]
 CHECK = """
 import django_site
 from django.conf import settings
 from django.core.checks import run_checks
-settings.MIDDLEWARE = {middleware!r}
-settings.TICKETGATE = {settings}
-print([(message.id, message.msg) for message in run_checks(tags=["security"]) if "ticketgate" in message.id])
+for settings.TICKETGATE, settings.MIDDLEWARE in {cases}:
+    print([(one.id, one.msg) for one in run_checks(tags=["security"]) if "ticketgate" in one.id])
 """
-GOOD = '{"SERVER": "django_site.server"}'
-THERE = ["ticketgate.django.AccessTokenMiddleware"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "middleware", "found"),
-    [
-        (GOOD, THERE, "[]"),
-        (GOOD, [], "ticketgate.W001"),
-        ("None", THERE, "settings need TICKETGATE"),
-        ("{}", THERE, "is a ResourceServer"),
-        ('{"SERVER": "nowhere.server"}', THERE, "cannot be imported"),
-        ('{"SERVER": "django_site.server", "PUBLIC": "/health"}', THERE, "public must be a list"),
-        ('{"SERVER": "django_site.server", "PUBIC": []}', THERE, "unknown members PUBIC"),
-    ],
-)
-def test_the_system_check_explains_mistakes(settings, middleware, found):
-    script = CHECK.format(settings=settings, middleware=middleware)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        env=environment(),
-        timeout=60,
-    )
+def script(source):
+    """What a process of the project prints that runs ``source``."""
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=environment(), timeout=60)
     assert done.returncode == 0, done.stderr
-    assert found in done.stdout
+    return done.stdout.splitlines()
+
+
+def test_the_system_check_explains_mistakes():
+    cases = ", ".join(f"({settings}, {middleware!r})" for settings, middleware, _ in MISTAKES)
+    lines = script(CHECK.format(cases=f"[{cases}]"))
+    assert len(lines) == len(MISTAKES)
+    for line, (*_, expected) in zip(lines, MISTAKES, strict=True):
+        assert expected in line
 
 
 @pytest.fixture(scope="module", params=["behind the middleware", "alone"])
@@ -199,35 +197,24 @@ def test_a_caller_by_token_has_none_of_djangos_permissions():
         assert httpx.get(f"{url}/drf/anybody", headers=READER).json() == {"perms": False}
 
 
+OVERRIDDEN = """
+import django_site
+from django.test.utils import override_settings
+from ticketgate.django import current_door
+print(current_door().optional)
+with override_settings(TICKETGATE={'SERVER': django_site.server, 'OPTIONAL': True}, DEBUG=True):
+    print(current_door().optional)
+"""
+WITHOUT = """
+import django_site
+from django.test import RequestFactory
+print(django_site.orders(RequestFactory().get('/orders')).status_code)
+"""
+
+
 def test_overridden_settings_are_read_anew():
-    script = (
-        "import django_site\nfrom django.test.utils import override_settings\n"
-        "from ticketgate.django import current_door\nprint(current_door().optional)\n"
-        "with override_settings(TICKETGATE={'SERVER': django_site.server, 'OPTIONAL': True}, DEBUG=True):\n"
-        "    print(current_door().optional)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        env=environment(),
-        timeout=60,
-    )
-    assert done.stdout.split() == ["False", "True"], done.stderr
+    assert script(OVERRIDDEN) == ["False", "True"]
 
 
 def test_without_the_middleware_nothing_opens():
-    script = (
-        "import django_site\nfrom django.test import RequestFactory\n"
-        "print(django_site.orders(RequestFactory().get('/orders')).status_code)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        env=environment(),
-        timeout=60,
-    )
-    assert done.stdout == "503\n"
+    assert script(WITHOUT) == ["503"]

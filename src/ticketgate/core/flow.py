@@ -85,15 +85,13 @@ class FetchFailed(Exception):
         self.reply = reply
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """Perform this exchange; the answer is a `Reply`, or `FetchFailed` is thrown."""
 
     request: HttpRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(NamedTuple):
     """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
 
     ``wait=False`` runs it behind the asker's back, and the answer is None at once.
@@ -104,31 +102,27 @@ class Once:
     wait: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Ask a function that the user gave us; the answer is its result, awaited where that is possible."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """Read the file ``path``; the answer is its bytes, or None where there is none that can be used."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(NamedTuple):
     """Write ``data`` to the file ``path``, whole; failing is logged, and the answer is None either way."""
 
     path: str
-    data: bytes = field(repr=False)
+    data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Alone:
+class Alone(NamedTuple):
     """Run ``flow`` while no other process runs one for ``path``; the answer is its result.
 
     After ``patience`` seconds of waiting it runs all the same.

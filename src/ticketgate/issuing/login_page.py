@@ -25,7 +25,8 @@ $body
 </html>
 """)
 FORM = Template("""$trouble
-<p><strong>$client</strong> asks to act for you at <strong>$resource</strong>$what</p>
+<p><strong>$client</strong> asks to act for you at <strong>$resource</strong>.</p>
+$wanted
 <form method="post" action="$action">
 $hidden
 <label for="username">Name</label>
@@ -56,7 +57,7 @@ def login_page(
         trouble=f'<p role="alert">{escape(trouble)}</p>' if trouble else "",
         client=escape(client_id),
         resource=escape(resource),
-        what=f", with</p>\n<ul>{''.join(wanted)}</ul>\n<p>" if wanted else ".",
+        wanted=f"<p>What it may do there:</p>\n<ul>{''.join(wanted)}</ul>" if wanted else "",
         action=escape(action),
         hidden="\n".join(hidden),
     )
