@@ -11,7 +11,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer, awarm_up, warm_up
 from ticketgate.starlette import AccessTokenMiddleware, access_token
@@ -31,6 +31,12 @@ async def who(request):
     return JSONResponse({"pid": os.getpid(), "sub": access_token(request).subject})
 
 
+async def live(websocket):
+    await websocket.accept()
+    await websocket.send_text(access_token(websocket).subject)
+    await websocket.close()
+
+
 @asynccontextmanager
 async def lifespan(app):
     await awarm_up(server)
@@ -38,7 +44,7 @@ async def lifespan(app):
     yield
 
 
-api = Starlette(routes=[Route("/who", who)])
+api = Starlette(routes=[Route("/who", who), WebSocketRoute("/ws", live)])
 app = Starlette(routes=[Mount("/", AccessTokenMiddleware(api, server))], lifespan=lifespan)
 mounted = Starlette(
     routes=[Mount("/api", AccessTokenMiddleware(Starlette(routes=[Route("/who", who)]), server))]

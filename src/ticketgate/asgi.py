@@ -211,7 +211,7 @@ class Readiness:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._driver.run(self._server.warm_up())
-        await respond(readiness_answer(self._server.health()), scope, send)
+        await respond(readiness_answer(self._server.health(named_only=True)), scope, send)
 
 
 def readiness(server: ResourceServer, *, driver: Driver | None = None) -> Readiness:

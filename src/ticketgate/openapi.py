@@ -168,7 +168,7 @@ class SecuredDocument:
 
 
 class Discovery:
-    """Finds the endpoints of ``issuer`` in its metadata, at most once a minute where that fails."""
+    """Finds the endpoints of ``issuer`` in its metadata, for all who wait at once, and a minute apart where it fails."""
 
     PAUSE = 60.0
 
@@ -189,12 +189,10 @@ class Discovery:
     async def _look(self) -> None:
         if monotonic() < self._again:
             return
-        self._again = monotonic() + self.PAUSE
         try:
-            authorization, token = await default_driver().run(
-                once(("login endpoints", self._issuer.identifier), self._read)
-            )
+            authorization, token = await default_driver().run(once((self, "endpoints"), self._read))
         except FetchFailed as error:
+            self._again = monotonic() + self.PAUSE
             logger.warning("no login in Swagger UI yet: %s: %s", self._issuer.identifier, error)
         else:
             self._again = float("inf")

@@ -92,7 +92,7 @@ def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIAp
 
     def endpoint(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         runner.run(server.warm_up())
-        return respond(readiness_answer(server.health()), environ, start_response)
+        return respond(readiness_answer(server.health(named_only=True)), environ, start_response)
 
     return endpoint
 

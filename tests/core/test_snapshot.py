@@ -211,3 +211,17 @@ def test_clocks_may_differ_a_little():
     host.time.wall -= 30
     host.worker()()
     assert host.asked() == []
+
+
+@pytest.mark.parametrize("drift", [-0.5, 0.5, 3])
+def test_what_a_worker_wrote_itself_is_no_news(drift):
+    """The wall clock goes faster or slower than the monotonic one: a look for a new key must still be one."""
+    host = Host()
+    worker = host.worker()
+    worker()
+    host.time.advance(10)
+    host.time.wall += drift
+    host.world.pages[JWKS] = reply(jwks(key(), NEW))
+    host.asked()
+    worker(token(signing=NEW, exp=FAR))
+    assert host.asked() == [JWKS]

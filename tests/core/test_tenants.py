@@ -7,6 +7,7 @@ from flows import World, reply
 from tokens import API, NOW, Time, jwks, key, token
 
 from ticketgate import ClientSecretBasic, Introspection, Issuer, KeyPolicy, ResourceServer, averify
+from ticketgate.core.health import readiness_answer
 from ticketgate.core.request import bearer_request
 from ticketgate.core.tenants import Tenants
 from ticketgate.drivers import blocking
@@ -131,6 +132,18 @@ def test_tenants_are_found_by_iss_and_strangers_cause_no_fetch(way):
     with pytest.raises(IssuerUnavailable):  # a tenant of ours, who publishes nothing
         gate.open(ACME.replace("acme", "globex"))
     assert [health.state for health in gate.server.health()] == ["fresh", "unavailable"]
+
+
+def test_readiness_is_about_issuers_that_are_named():
+    gate = Gate(*by_list()[0], published=[])
+    assert readiness_answer(gate.server.health(named_only=True)).status == 200
+    with pytest.raises(IssuerUnavailable):
+        gate.open(ACME)
+    assert readiness_answer(gate.server.health(named_only=True)).status == 200
+    beside = Gate(Issuer(ONE), *by_list()[0], published=[ACME])
+    beside.open(ACME)
+    answer = readiness_answer(beside.server.health(named_only=True))
+    assert (answer.status, b"acme" in answer.body) == (503, False)
 
 
 def test_templates_stand_beside_issuers_that_are_named():

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from fault_issuer import FaultIssuer, status
 from servers import free_port, start, until
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 HERE = Path(__file__).parents[1]
 UVICORN = ["uvicorn", "--port", "{port}", "--log-level", "warning"]
@@ -35,7 +37,7 @@ WAYS = {  # name: command, how many workers say that they are ready, and their e
         {"WARM": "1"},
     ),
     "hypercorn": (["hypercorn", "--bind", "127.0.0.1:{port}", "deployed:app"], 1, {}),
-    "granian": (["granian", "--interface", "asgi", "--port", "{port}", "--no-ws", "deployed:app"], 1, {}),
+    "granian": (["granian", "--interface", "asgi", "--port", "{port}", "deployed:app"], 1, {}),
     "granian, wsgi": (
         ["granian", "--interface", "wsgi", "--port", "{port}", "deployed:application"],
         1,
@@ -81,6 +83,20 @@ def test_workers_that_start_together_ask_the_issuer_once(way, issuer, tmp_path):
         assert [answer.status_code for answer in refused] == [401, 401, 401]
         assert all("Bearer realm=" in answer.headers["WWW-Authenticate"] for answer in refused)
     assert (issuer.hits["/jwks"], len(list((tmp_path / "snapshots").glob("*.json")))) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["uvicorn", "hypercorn", "granian"])
+def test_websockets_are_refused_before_they_are_accepted(way, issuer, tmp_path):
+    with running(way, issuer, tmp_path) as url:
+        address = url.replace("http", "ws") + "/ws"
+        good = {"Authorization": f"Bearer {issuer.token()}"}
+        with connect(address, additional_headers=good) as websocket:
+            assert websocket.recv(5) == "alice"
+        for headers in ({}, {"Authorization": "Bearer x"}):
+            with pytest.raises(InvalidStatus) as refused, connect(address, additional_headers=headers):
+                pass
+            assert refused.value.response.status_code in (401, 403)  # not every server sends our answer
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ class KeySource:
         self._closed_until = -math.inf
         folder = policy.snapshot
         self._snapshot = "" if folder is None else snapshot_path(os.fspath(folder), self._issuer)
-        self._last_body = b""
+        self._last_body, self._written_at = b"", -math.inf
 
     @property
     def next_refresh(self) -> float:
@@ -163,26 +163,28 @@ class KeySource:
             age = now.wall - snapshot.fetched_at
             if age < -CLOCKS_DIFFER:
                 raise ValueError("it is from the future")
-            started = now.monotonic - max(age, 0.0)
-            if started <= self.held.fetched_at:
+            if snapshot.fetched_at <= self._written_at:  # as it was written: clocks drift apart
                 return False
+            started = now.monotonic - max(age, 0.0)
             reply = Reply(200, snapshot.headers, snapshot.jwks.encode("utf-8"))
             if not DUTIES[hold(NO_KEYS, reply.headers, self._policy, started, 0).age(now.monotonic)].serve:
                 raise ValueError("it is too old")
+            held, self._written_at = self.held, snapshot.fetched_at
             self._accept(reply, started, around)
         except ValueError as error:
             logger.warning("snapshot %s of %s is not used: %s", self._snapshot, self._issuer, error)
             return False
         self._metadata.restore(snapshot.metadata, now.monotonic)
-        return True
+        return self.held is not held
 
     def _keep(self, reply: Reply, around: Surroundings) -> Flow[None]:
         """Write down what was accepted just now."""
         headers = reply.headers if reply.status != NOT_MODIFIED else {"etag": self.held.etag, **reply.headers}
+        self._written_at = around.clock.wall()
         snapshot = Snapshot(
             self._issuer,
             self._metadata.whereabouts.jwks_uri,
-            around.clock.wall(),
+            self._written_at,
             headers,
             self._last_body.decode("utf-8"),
             self._metadata.documents,

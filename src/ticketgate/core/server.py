@@ -177,10 +177,13 @@ class ResourceServer:
             return math.inf
         return max(0.0, token.expires_at + self.leeway - self._around.clock.wall())
 
-    def health(self) -> tuple[IssuerHealth, ...]:
-        """How each issuer is at this moment; nothing is fetched for it."""
+    def health(self, *, named_only: bool = False) -> tuple[IssuerHealth, ...]:
+        """How each issuer is at this moment; nothing is fetched for it.
+
+        With ``named_only`` those are left out that templates or ``issuer_for`` found.
+        """
         now = self._around.clock.read()
-        found = () if self.tenants is None else self.tenants.issuers
+        found = () if self.tenants is None or named_only else self.tenants.issuers
         return tuple(issuer.keys.health(now) for issuer in (*self.issuers.values(), *found))
 
     def _read(self, credentials: Credentials) -> UnverifiedJWT | None:
