@@ -7,12 +7,12 @@ import logging
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, Reply, alone, behind, load, once, save
+from ticketgate.core.flow import FetchFailed, Flow, Reply, alone, behind, once
 from ticketgate.core.freshness import (
     DUTIES,
     NOTHING,
@@ -28,18 +28,17 @@ from ticketgate.core.health import IssuerHealth
 from ticketgate.core.jwk import Key
 from ticketgate.core.keys import KeySet, parse_jwk_set
 from ticketgate.core.metadata_source import MetadataSource, get
-from ticketgate.core.snapshot import Snapshot, snapshot_path
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import IssuerUnavailable
 from ticketgate.events import KeyFetchFailed, KeysRefreshed
+
+if TYPE_CHECKING:
+    from ticketgate.core.snapshot import SnapshotFile
 
 ACCEPT_KEYS = "application/jwk-set+json, application/json"
 MAX_UNKNOWN = 1_000
 MAX_NAME = 200
 NOT_MODIFIED = 304
-CLOCKS_DIFFER = 60.0
-
-NO_KEYS = KeySet(())
 
 logger = logging.getLogger("ticketgate")
 
@@ -65,9 +64,7 @@ class KeySource:
         self._look_failed = False
         self._looked_at = -math.inf
         self._closed_until = -math.inf
-        folder = policy.snapshot
-        self._snapshot = "" if folder is None else snapshot_path(os.fspath(folder), self._issuer)
-        self._last_body, self._written_at = b"", -math.inf
+        self._snapshot = None if static else _snapshot_file(metadata, policy)
 
     @property
     def next_refresh(self) -> float:
@@ -138,66 +135,48 @@ class KeySource:
 
         Workers that share a snapshot do so one after the other, and find what the first of them fetched.
         """
-        if not self._snapshot:
+        if self._snapshot is None:
+            yield from self._renew(around)
+        else:
+            yield from self._alone(partial(self._renew_for_all, self._snapshot, around), self._snapshot)
+
+    def _alone(self, flow: Callable[[], Flow[None]], snapshot: "SnapshotFile") -> Flow[None]:
+        yield from alone(snapshot.path, flow, self._policy.timeout)
+
+    def _renew_for_all(self, snapshot: "SnapshotFile", around: Surroundings) -> Flow[None]:
+        if not (yield from self._take_over(snapshot, around)):
             yield from self._renew(around)
             return
-        yield from alone(self._snapshot, partial(self._renew_for_all, around), self._policy.timeout)
+        if self.held.age(around.clock.monotonic()) is not Age.FRESH:
+            # who waits for these keys need not wait for the issuer
+            yield from behind((self, "renew"), partial(self._alone, partial(self._renew, around), snapshot))
 
-    def _renew_for_all(self, around: Surroundings) -> Flow[None]:
-        if not (yield from self._take_over(around)):
-            yield from self._renew(around)
-        elif (
-            self.held.age(around.clock.monotonic()) is not Age.FRESH
-        ):  # who waits need not wait for the issuer
-            run = partial(alone, self._snapshot, partial(self._renew, around), self._policy.timeout)
-            yield from behind((self, "renew"), run)
-
-    def _take_over(self, around: Surroundings) -> Flow[bool]:
-        """Hold what the snapshot has, where that is newer than what we hold and not beyond its hard limit."""
-        raw = yield from load(self._snapshot)
-        if raw is None:
-            return False
+    def _take_over(self, snapshot: "SnapshotFile", around: Surroundings) -> Flow[bool]:
+        """Hold what another worker has fetched since; whether there was such."""
         now = around.clock.read()
-        try:
-            snapshot = Snapshot.decode(raw, self._issuer, self._metadata.whereabouts.jwks_uri)
-            age = now.wall - snapshot.fetched_at
-            if age < -CLOCKS_DIFFER:
-                raise ValueError("it is from the future")
-            if snapshot.fetched_at <= self._written_at:  # as it was written: clocks drift apart
-                return False
-            started = now.monotonic - max(age, 0.0)
-            reply = Reply(200, snapshot.headers, snapshot.jwks.encode("utf-8"))
-            if not DUTIES[hold(NO_KEYS, reply.headers, self._policy, started, 0).age(now.monotonic)].serve:
-                raise ValueError("it is too old")
-            held, self._written_at = self.held, snapshot.fetched_at
-            self._accept(reply, started, around)
-        except ValueError as error:
-            logger.warning("snapshot %s of %s is not used: %s", self._snapshot, self._issuer, error)
+        news = yield from snapshot.news(now)
+        if news is None:
             return False
-        self._metadata.restore(snapshot.metadata, now.monotonic)
+        held = self.held
+        try:
+            self._accept(news.reply, now.monotonic - max(now.wall - news.fetched_at, 0.0), around)
+        except ValueError as error:
+            snapshot.ignore(error)
+            return False
+        self._metadata.restore(news.metadata, now.monotonic)
         return self.held is not held
 
-    def _keep(self, reply: Reply, around: Surroundings) -> Flow[None]:
-        """Write down what was accepted just now."""
-        headers = reply.headers if reply.status != NOT_MODIFIED else {"etag": self.held.etag, **reply.headers}
-        self._written_at = around.clock.wall()
-        snapshot = Snapshot(
-            self._issuer,
-            self._metadata.whereabouts.jwks_uri,
-            self._written_at,
-            headers,
-            self._last_body.decode("utf-8"),
-            self._metadata.documents,
-        )
-        yield from save(self._snapshot, snapshot.encode())
+    def _accept_and_keep(self, reply: Reply, started: float, around: Surroundings) -> Flow[None]:
+        self._accept(reply, started, around)
+        if self._snapshot is not None:
+            documents = self._metadata.documents
+            yield from self._snapshot.keep(reply, self.held.etag, documents, around.clock.wall())
 
     def _renew(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
         try:
             reply = yield from self._fetch_keys(started)
-            self._accept(reply, started, around)
-            if self._snapshot:
-                yield from self._keep(reply, around)
+            yield from self._accept_and_keep(reply, started, around)
         except (FetchFailed, ValueError) as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
@@ -206,13 +185,13 @@ class KeySource:
 
     def _look(self, around: Surroundings) -> Flow[None]:
         """One attempt because of an unknown key id, as far as the budget goes; the metadata is not asked."""
-        if not self._snapshot or self._budget.spend(around.clock.monotonic()) is None:
+        if self._snapshot is None or self._budget.spend(around.clock.monotonic()) is None:
             yield from self._look_alone(around)
-            return
-        yield from alone(self._snapshot, partial(self._look_for_all, around), self._policy.timeout)
+        else:
+            yield from self._alone(partial(self._look_for_all, self._snapshot, around), self._snapshot)
 
-    def _look_for_all(self, around: Surroundings) -> Flow[None]:
-        if not (yield from self._take_over(around)):
+    def _look_for_all(self, snapshot: "SnapshotFile", around: Surroundings) -> Flow[None]:
+        if not (yield from self._take_over(snapshot, around)):
             yield from self._look_alone(around)
 
     def _look_alone(self, around: Surroundings) -> Flow[None]:
@@ -223,9 +202,7 @@ class KeySource:
         self._budget, self._look_failed, self._looked_at = budget, False, started
         try:
             reply = yield from self._get_keys(self._metadata.known_jwks_uri)
-            self._accept(reply, started, around)
-            if self._snapshot:
-                yield from self._keep(reply, around)
+            yield from self._accept_and_keep(reply, started, around)
         except (FetchFailed, ValueError) as error:
             self._look_failed = True
             _ = self._asked_to_wait(error, started, around)
@@ -259,10 +236,8 @@ class KeySource:
         keys, headers = held.keys, reply.headers
         if reply.status == NOT_MODIFIED:
             headers = {"etag": held.etag, **headers}
-        else:
-            parsed = self._parse(reply)
-            keys = held.keys if parsed.same_as(held.keys) else parsed
-            self._last_body = reply.body if self._snapshot else b""
+        elif not (parsed := self._parse(reply)).same_as(held.keys):
+            keys = parsed
         self.held = hold(keys, headers, self._policy, started, _jitter())
         self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
         self._announce(keys, held.keys, around)
@@ -289,6 +264,15 @@ class KeySource:
     def _unavailable(self, retry_after: int) -> IssuerUnavailable:
         message = f"the keys of {self._issuer} cannot be had"
         return IssuerUnavailable(message, retry_after=retry_after)
+
+
+def _snapshot_file(metadata: MetadataSource, policy: KeyPolicy) -> "SnapshotFile | None":
+    """Loaded for those who want snapshots."""
+    if policy.snapshot is None:
+        return None
+    from ticketgate.core.snapshot import SnapshotFile
+
+    return SnapshotFile(os.fspath(policy.snapshot), metadata.whereabouts, policy)
 
 
 def _jitter() -> float:
