@@ -113,7 +113,12 @@ def mint(
 
 @app.command()
 def routes(
-    application: Annotated[str, typer.Argument(metavar="MODULE:APP", help="As servers take it: main:app.")],
+    application: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:APP", help="As servers take it: main:app, or main:create_app() for a factory."
+        ),
+    ],
     check: Annotated[bool, typer.Option("--check", help="Exit 1 where a route is open by accident.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -145,11 +150,11 @@ def _load(application: str) -> Any:
     sys.path.insert(0, "")
     try:
         value: Any = import_module(module)
-        for part in name.split("."):
+        for part in name.removesuffix("()").split("."):
             value = getattr(value, part)
-    except (ImportError, AttributeError) as error:
+        return value() if name.endswith("()") else value
+    except (ImportError, AttributeError, TypeError) as error:
         raise ConfigurationError(f"{application} cannot be loaded: {error}") from error
-    return value
 
 
 def _failure(sentence: str) -> typer.Exit:

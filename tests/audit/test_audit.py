@@ -107,6 +107,18 @@ def test_without_a_gate_everything_is_open_or_broken():
     }
 
 
+def test_a_gate_before_one_route_alone():
+    gate = Middleware(AccessTokenMiddleware, server=SERVER)
+    routes = [
+        Route("/x", guarded(READ), middleware=[Middleware(GZipMiddleware), gate]),
+        Mount("/m", routes=[Route("/y", plain)], middleware=[gate]),
+        Route("/z", plain),
+    ]
+    app = Starlette(routes=routes)
+    assert set(found(app).values()) == {"scope read", "any valid token", "anybody"}
+    assert audit(app).problems == ("GET /z is neither protected nor public",)
+
+
 def test_an_optional_gate_protects_nothing_by_itself():
     problems = audit(in_the_stack(optional=True)).problems
     assert "POST /endpoint is neither protected nor public" in problems

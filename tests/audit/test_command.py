@@ -57,6 +57,12 @@ def test_a_list_to_read(folder):
     assert done.stdout.splitlines() == ["GET  /health  public", "GET  /orders  scope orders:read"]
 
 
+def test_a_factory(folder):
+    (folder / "factory.py").write_text("import main\ndef create_app():\n    return main.guarded(['/health'])")
+    done = routes("factory:create_app()", "--check", cwd=folder)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+
+
 def test_json(folder):
     listed = json.loads(routes("misspelt:app", "--json", cwd=folder).stdout)
     assert listed["problems"] == ["public entry '/healht' matches no route"]
@@ -88,6 +94,7 @@ def test_problems(folder, options, code):
         ("broken:app", "cannot be loaded"),
         ("main:missing", "cannot be loaded"),
         ("main:APP.x", "cannot be loaded"),
+        ("main:guarded()", "cannot be loaded: guarded() missing 1 required positional argument"),
         ("json:dumps", "is no Starlette, FastAPI, Flask or Django application"),
     ],
 )

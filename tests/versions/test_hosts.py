@@ -140,6 +140,7 @@ def test_websockets_where_the_host_has_them(host, issuer):
         "starlette_app:app",
         "fastapi_app:app",
         "fastapi_dependencies:app",
+        "flask_app:create_app()",
         "django_app:application",
         "rest_framework_app:application",
     ],

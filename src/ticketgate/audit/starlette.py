@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.routing import Host, Mount, WebSocketRoute
 
+from ticketgate.asgi import AccessTokenMiddleware
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import Requirement, all_of, declared
@@ -53,9 +54,19 @@ def _of(
     own = [needed for call in calls if (needed := declared(call)) is not None]
     deciding = [getattr(call, "server", None) for call in calls] + ([server] if len(calls) > 1 else [])
     judges = tuple(one for one in deciding if isinstance(one, ResourceServer))
+    doors = (*doors, *_around(route, prefix))
     for methods, more in _by_method(route, original):
         needed = all_of([*own, *more]) if own or more else None
         yield GuardedRoute(prefix + str(route.path), methods, _name(route.endpoint), needed, doors, judges)
+
+
+def _around(route: Any, prefix: str) -> Iterator[Door]:
+    """The gates that stand before this route alone: ``Route(..., middleware=[...])``."""
+    app = getattr(route, "app", None)
+    while app is not None:
+        if isinstance(app, AccessTokenMiddleware):
+            yield Door.of(app, prefix)
+        app = getattr(app, "app", None)
 
 
 def _by_method(route: Any, original: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:
