@@ -144,3 +144,31 @@ def test_many_at_once_ask_once(issuer, tmp_path):
         thread.join(20)
     assert subjects == ["alice"] * 8
     assert issuer.hits["/jwks"] == 1
+
+
+QUIET = """
+import asyncio, os
+from ticketgate import *
+policy = KeyPolicy(snapshot=os.environ["FOLDER"])
+server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"], keys=policy))
+async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60
+    task = asyncio.create_task(averify(server, os.environ["TOKEN"]))
+    await asyncio.sleep(float(os.environ["SECONDS"]))
+asyncio.run(main(), debug=True)
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.01", "0.2"])
+def test_the_end_of_a_loop_is_quiet_at_any_moment(issuer, tmp_path, seconds):
+    issuer.faults["/jwks"] = lambda connection: (connection.pause(0.5), connection.answer(connection.body()))
+    env = {"ISSUER": issuer.url, "FOLDER": str(tmp_path), "TOKEN": issuer.token(), "SECONDS": seconds}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", QUIET],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
