@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 
 from django.conf import settings
 from doors import server as keyed_server
@@ -124,6 +125,7 @@ class Set(ViewSet):
 
 
 urlpatterns = [
+    path("partial", partial(show)),
     path("set/<int:pk>", Set.as_view({"get": "retrieve"})),
     path("nested/", include([re_path("^x/[0-9]+$", show)])),
     path("drf", Framework.as_view()),

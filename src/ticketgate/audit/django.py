@@ -32,7 +32,8 @@ def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[Guarded
         own = [needed for one in (view, *_permissions(view)) if (needed := declared(one)) is not None]
         for methods, more in _by_method(view):
             needed = all_of([*own, *more]) if own or more else None
-            yield GuardedRoute(path, methods, str(view.__qualname__), needed, doors, _authenticating(view))
+            name = str(getattr(view, "__qualname__", type(view).__qualname__))
+            yield GuardedRoute(path, methods, name, needed, doors, _authenticating(view))
 
 
 def _by_method(view: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:
