@@ -287,3 +287,17 @@ def test_readiness_is_what_the_issuers_say():
         "status": "ready",
         "issuers": [{"issuer": DOWN, "state": "unavailable"}, {"issuer": ISSUER, "state": "fresh"}],
     }
+
+
+class Endless:
+    """What a careless double of an application looks like."""
+
+    user_middleware = 1
+
+    @property
+    def app(self):
+        return self
+
+
+def test_an_application_without_end_is_wrapped_all_the_same():
+    assert AccessTokenMiddleware(Endless(), resource_server()).app.user_middleware == 1

@@ -7,7 +7,7 @@ Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
+MOST_LAYERS = 50
 
 logger = logging.getLogger("ticketgate")
 
@@ -161,12 +162,22 @@ class AccessTokenMiddleware:
 
 def _has_cors(app: Any) -> bool:
     """Whether CORS middleware stands somewhere in ``app``, as far as that can be seen."""
-    while app is not None:
-        added: list[Any] = [type(app), *(entry.cls for entry in getattr(app, "user_middleware", ()))]
-        if any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added):
-            return True
+    added: list[Any] = []
+    for layer in layers(app):
+        inside: list[Any] = getattr(layer, "user_middleware", [])
+        added.append(type(layer))
+        if isinstance(inside, list):
+            added.extend(getattr(entry, "cls", None) for entry in inside)
+    return any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added)
+
+
+def layers(app: Any) -> Iterator[Any]:
+    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
+    for _ in range(MOST_LAYERS):
+        yield app
         app = getattr(app, "app", None)
-    return False
+        if app is None:
+            return
 
 
 def _facts(scope: Scope) -> ResourceRequest:

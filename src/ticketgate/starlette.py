@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm, layers
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
@@ -122,9 +122,11 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
 def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
     """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
     gate: AccessTokenMiddleware | None = None
-    while not hasattr(app, "routes") and hasattr(app, "app"):
+    for layer in layers(app):
+        app = layer
+        if hasattr(app, "routes"):
+            break
         gate = gate or (app if isinstance(app, AccessTokenMiddleware) else None)
-        app = app.app
     if gate is None and isinstance(app, Starlette):
         for entry in app.user_middleware:
             make: Any = entry.cls

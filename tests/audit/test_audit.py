@@ -1,5 +1,7 @@
 """What `audit` finds in applications of every framework, and what it calls a problem."""
 
+from unittest.mock import Mock
+
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from flask import Blueprint, Flask
@@ -300,7 +302,7 @@ def test_flask(guard):
 
 
 @pytest.mark.parametrize(
-    "app", [object(), lambda environ, start_response: [], AccessTokenMiddleware(plain, SERVER)]
+    "app", [object(), Mock(), lambda environ, start_response: [], AccessTokenMiddleware(plain, SERVER)]
 )
 def test_other_applications_have_no_routes_that_can_be_seen(app):
     with pytest.raises(ConfigurationError, match="is no Starlette, FastAPI, Flask or Django application"):

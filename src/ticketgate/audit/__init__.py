@@ -8,6 +8,7 @@
 from typing import Any
 
 from ticketgate.asgi import AccessTokenMiddleware as AsgiGate
+from ticketgate.asgi import layers
 from ticketgate.audit.routes import Audit, Door, GuardedRoute
 from ticketgate.errors import ConfigurationError
 from ticketgate.wsgi import AccessTokenMiddleware as WsgiGate
@@ -21,18 +22,17 @@ def audit(app: Any) -> Audit:
     Raises `ConfigurationError` for anything else.
     """
     doors: list[Door] = []
-    inner = app
-    while True:
+    inner, kind = app, ""
+    for inner in layers(app):
         kind = _kind(inner)
         if kind:
             break
         if isinstance(inner, AsgiGate | WsgiGate):
             doors.append(Door.of(inner))
-        inner = getattr(inner, "app", None)
-        if inner is None:
-            raise ConfigurationError(
-                f"{type(app).__name__} is no Starlette, FastAPI, Flask or Django application"
-            )
+    if not kind:
+        raise ConfigurationError(
+            f"{type(app).__name__} is no Starlette, FastAPI, Flask or Django application"
+        )
     if kind == "flask":
         from ticketgate.audit.flask import collect
     elif kind == "django":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from ticketgate.asgi import layers
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.requirement import all_of, declared
 from ticketgate.wsgi import AccessTokenMiddleware
@@ -22,11 +23,9 @@ def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
 
 def _around(app: Any) -> Iterator[Door]:
     """The middleware that ``app.wsgi_app`` was wrapped in."""
-    inner = app.wsgi_app
-    while inner is not None:
-        if isinstance(inner, AccessTokenMiddleware):
-            yield Door.of(inner)
-        inner = getattr(inner, "app", None)
+    for layer in layers(app.wsgi_app):
+        if isinstance(layer, AccessTokenMiddleware):
+            yield Door.of(layer)
 
 
 def _handlers(rule: Any, view: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.routing import Host, Mount, WebSocketRoute
 
-from ticketgate.asgi import AccessTokenMiddleware
+from ticketgate.asgi import AccessTokenMiddleware, layers
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import Requirement, all_of, declared
@@ -62,11 +62,9 @@ def _of(
 
 def _around(route: Any, prefix: str) -> Iterator[Door]:
     """The gates that stand before this route alone: ``Route(..., middleware=[...])``."""
-    app = getattr(route, "app", None)
-    while app is not None:
-        if isinstance(app, AccessTokenMiddleware):
-            yield Door.of(app, prefix)
-        app = getattr(app, "app", None)
+    for layer in layers(getattr(route, "app", None)):
+        if isinstance(layer, AccessTokenMiddleware):
+            yield Door.of(layer, prefix)
 
 
 def _by_method(route: Any, original: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:

@@ -19,7 +19,7 @@ from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_p
 from ticketgate.issuing.stores import Store
 from ticketgate.issuing.wishes import wanted_resource, wanted_scope
 
-ATTEMPTS, WITHIN = 10, 600.0
+ATTEMPT, ATTEMPTS, WITHIN = "login attempt", 10, 600.0
 PARAMETERS = (
     "response_type", "client_id", "redirect_uri", "scope", "state",
     "code_challenge", "code_challenge_method", "resource",
@@ -134,12 +134,13 @@ class AuthorizationEndpoint:
         if given.get("decision") != "allow":
             raise Redirected(asked.redirect_uri, state, Refusal("access_denied", "The user did not allow it"))
         name = given.get("username", "")
-        if self._failures(name, now) >= ATTEMPTS:
+        if not self._may_try(name, now):
             return self._page(asked, "Too many attempts: try again in ten minutes.", 429)
         user = yield from call(self._authenticate_user, name, given.get("password", ""))
         if not isinstance(user, User):
-            self._note_failure(name, now)
+            logger.info("a login failed")
             return self._page(asked, "Name or password is wrong.", 403)
+        self._store.delete(ATTEMPT, _hashed(name))
         agreement = Agreement(
             client_id=asked.client.client_id,
             redirect_uri=asked.redirect_uri,
@@ -154,14 +155,13 @@ class AuthorizationEndpoint:
         )
         return self._redirect(asked.redirect_uri, state, {"code": self._codes.issue(agreement, now)})
 
-    def _failures(self, name: str, now: float) -> int:
-        found = self._store.get("failed login", _hashed(name), now)
-        return 0 if found is None else int(found["count"])
-
-    def _note_failure(self, name: str, now: float) -> None:
-        logger.info("a login failed")
-        count = self._failures(name, now) + 1
-        self._store.put("failed login", _hashed(name), {"count": count}, now + WITHIN)
+    def _may_try(self, name: str, now: float) -> bool:
+        """Whether there may be one more attempt; it counts before it is made, so that many at once count too."""
+        found = self._store.get(ATTEMPT, _hashed(name), now)
+        made = 0 if found is None else int(found["made"])
+        if made < ATTEMPTS:
+            self._store.put(ATTEMPT, _hashed(name), {"made": made + 1}, now + WITHIN)
+        return made < ATTEMPTS
 
     def _page(self, asked: Asked, trouble: str = "", status: int = 200) -> Answer:
         page = login_page(
