@@ -97,14 +97,13 @@ class AccessTokenMiddleware:
             self._warn_about_cors()  # what is added later is there by now
             await self.app(scope, receive, send)
             return
-        try:
-            token = None if self._is_open(scope) else await self._admit(scope)
-        except (OAuthError, CannotDecide) as error:
-            await respond(self._gate.answer(error), scope, send)
+        refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
+        if refusal is not None:
+            await respond(refusal, scope, send)
             return
-        _show(scope, token, self._gate)
-        ends = self._close_on_expiry and token is not None and token.expires_at is not None
-        if ends and token is not None and scope["type"] == "websocket":
+        token: AccessToken | None = scope["ticketgate.access_token"]
+        ends = self._close_on_expiry and scope["type"] == "websocket"
+        if ends and token is not None and token.expires_at is not None:
             await self._until_expiry(token, scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -156,9 +155,6 @@ class AccessTokenMiddleware:
         names = {name for name, _ in scope["headers"]}
         return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
 
-    async def _admit(self, scope: Scope) -> AccessToken | None:
-        return await self._gate.driver.run(self._gate.admit(_facts(scope), optional=self.optional))
-
 
 def _has_cors(app: Any) -> bool:
     """Whether CORS middleware stands somewhere in ``app``, as far as that can be seen."""
@@ -185,22 +181,21 @@ def _facts(scope: Scope) -> ResourceRequest:
     return ResourceRequest(scope.get("method", "GET"), authorization=authorization)
 
 
-def _show(scope: Scope, token: AccessToken | None, gate: Gate[Driver]) -> None:
-    """Leave the token and the gate where the application, and what comes after us, will look."""
+async def admit(
+    scope: Scope, gate: Gate[Driver], *, is_open: bool = False, optional: bool = False
+) -> Answer | None:
+    """The refusal of a connection that may not pass; None for one that may.
+
+    Then the token and the gate stand in ``scope``, where the application, and what comes after us, will look.
+    """
+    try:
+        token = None if is_open else await gate.driver.run(gate.admit(_facts(scope), optional=optional))
+    except (OAuthError, CannotDecide) as error:
+        return gate.answer(error)
     scope["ticketgate.access_token"] = token
     scope["ticketgate.gate"] = gate
     scope["user"] = Caller(token)
     scope["auth"] = Granted(sorted(token.scopes) if token else [])
-
-
-async def admit(scope: Scope, server: ResourceServer) -> Answer | None:
-    """Do for one connection what the middleware does; the refusal where it is refused, None where it may go on."""
-    gate: Gate[Driver] = Gate(server, default_driver())
-    try:
-        token = await gate.driver.run(gate.admit(_facts(scope)))
-    except (OAuthError, CannotDecide) as error:
-        return gate.answer(error)
-    _show(scope, token, gate)
     return None
 
 

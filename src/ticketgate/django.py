@@ -132,18 +132,8 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
     if iscoroutinefunction(get_response):
 
         async def guarded_async(request: HttpRequest) -> Any:
-            try:
-                token = (
-                    None
-                    if _is_open(door, request)
-                    else await aio.default_driver().run(
-                        door.gate.admit(_facts(request), optional=door.optional)
-                    )
-                )
-            except (OAuthError, CannotDecide) as error:
-                return _response(request, door.gate.answer(error))
-            _show(door, request, token)
-            return await get_response(request)
+            refusal = await aio.default_driver().run(_admission(door, request))
+            return await get_response(request) if refusal is None else _response(request, refusal)
 
         return guarded_async
 
@@ -156,15 +146,19 @@ def AccessTokenMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callabl
 
 def admit(door: Door, request: HttpRequest) -> Answer | None:
     """The answer to a request that may not pass; None, with the token in ``request.META``, for one that may."""
+    return blocking.default_driver().run(_admission(door, request))
+
+
+def _admission(door: Door, request: HttpRequest) -> Flow[Answer | None]:
     try:
-        token = (
-            None
-            if _is_open(door, request)
-            else blocking.default_driver().run(door.gate.admit(_facts(request), optional=door.optional))
-        )
+        token: AccessToken | None = None
+        if not _is_open(door, request):
+            token = yield from door.gate.admit(_facts(request), optional=door.optional)
     except (OAuthError, CannotDecide) as error:
         return door.gate.answer(error)
-    _show(door, request, token)
+    request.META[TOKEN], request.META[GATE] = token, door.gate
+    if door.user is not None and token is not None:
+        request.user = door.user(token)
     return None
 
 
@@ -179,12 +173,6 @@ def _facts(request: HttpRequest) -> ResourceRequest:
     value: str | None = request.META.get("HTTP_AUTHORIZATION")
     authorization = () if value is None else (value.encode("latin-1", "replace"),)
     return ResourceRequest(request.method or "GET", authorization=authorization)
-
-
-def _show(door: Door, request: HttpRequest, token: AccessToken | None) -> None:
-    request.META[TOKEN], request.META[GATE] = token, door.gate
-    if door.user is not None and token is not None:
-        request.user = door.user(token)
 
 
 def requires(*requirements: Requirement, fresh_within: float | None = None) -> Callable[[View], View]:
@@ -202,9 +190,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             @wraps(view)
             async def guarded_async(*args: Any, **kwargs: Any) -> Any:
                 request = _request(args)
-                refusal = _refusal(request, needed)
-                if refusal is None and fresh_within is not None:
-                    refusal = await aio.default_driver().run(_confirmed(request, fresh_within))
+                refusal = await aio.default_driver().run(_verdict(request, needed, fresh_within))
                 return await view(*args, **kwargs) if refusal is None else _response(request, refusal)
 
             return cast(View, declare(guarded_async, needed))
@@ -228,20 +214,18 @@ def _request(args: tuple[Any, ...]) -> HttpRequest:
 
 def refusal_of(request: HttpRequest, needed: Requirement, fresh_within: float | None) -> Answer | None:
     """The answer to a request whose token is not enough; None where it is, and after it was confirmed anew."""
-    refusal = _refusal(request, needed)
-    if refusal is None and fresh_within is not None:
-        refusal = blocking.default_driver().run(_confirmed(request, fresh_within))
-    return refusal
+    return blocking.default_driver().run(_verdict(request, needed, fresh_within))
 
 
-def _refusal(request: HttpRequest, needed: Requirement) -> Answer | None:
+def _verdict(request: HttpRequest, needed: Requirement, fresh_within: float | None) -> Flow[Answer | None]:
     gate: Gate[None] | None = request.META.get(GATE)
-    return without_a_gate() if gate is None else gate.refusal(access_token(request), needed)
-
-
-def _confirmed(request: HttpRequest, within: float) -> Flow[Answer | None]:
-    gate: Gate[None] = request.META[GATE]
-    return gate.confirm(_facts(request), cast(AccessToken, access_token(request)), within)
+    if gate is None:
+        return without_a_gate()
+    token = access_token(request)
+    refusal = gate.refusal(token, needed)
+    if refusal is None and token is not None and fresh_within is not None:
+        refusal = yield from gate.confirm(_facts(request), token, fresh_within)
+    return refusal
 
 
 def _response(request: HttpRequest, answer: Answer) -> HttpResponse:

@@ -25,7 +25,7 @@ from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
-from ticketgate.drivers.aio import Driver
+from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.openapi import install_openapi, install_swagger_login
 from ticketgate.starlette import access_token, as_response
 
@@ -94,7 +94,7 @@ class Requires:
             server = self.server or getattr(connection.app.state, "ticketgate", None)
             if server is None:
                 return without_a_gate()
-            refusal = await admit(scope, server)
+            refusal = await admit(scope, Gate(server, default_driver()))
             if refusal is not None:
                 return refusal
         gate: Gate[Driver] = scope["ticketgate.gate"]

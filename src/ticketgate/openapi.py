@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from os import PathLike
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI, routing
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -27,11 +27,11 @@ from ticketgate.core.openapi import (
     openid_connect_scheme,
     protect,
 )
-from ticketgate.core.requirement import ANY_TOKEN, Requirement, all_of, declared
+from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared_together
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import default_driver
 from ticketgate.errors import ConfigurationError
-from ticketgate.starlette import unwrapped
+from ticketgate.starlette import called_by, effective_routes, unwrapped
 
 logger = logging.getLogger("ticketgate")
 
@@ -128,9 +128,7 @@ class SecuredDocument:
         state: Any = getattr(self.app.state, "ticketgate", None)
         found = [state, self.gate.server if self.gate else None]
         found += [
-            getattr(call, "server", None)
-            for route in operations(self.app)
-            for call in _calls(route.dependant)
+            getattr(call, "server", None) for route in operations(self.app) for call in called_by(route)
         ]
         return [server for server in found if isinstance(server, ResourceServer)]
 
@@ -159,7 +157,7 @@ class SecuredDocument:
 
     def _needed(self, route: Any) -> tuple[Requirement | None, bool]:
         """What a request for ``route`` needs, if anything, and whether none at all is good enough too."""
-        own = requirement_of(route)
+        own = declared_together(called_by(route))
         if own is not None:
             return own, False
         if self.gate is None or self.gate.public.include(route.path_format):
@@ -241,20 +239,7 @@ def _page_with_assets(app: FastAPI) -> Callable[..., Any]:
 
 
 def operations(app: FastAPI) -> Iterator[Any]:
-    """The path operations of ``app``, those of included routers too, as they take effect."""
-    contexts = getattr(routing, "iter_route_contexts", None)  # newer versions keep included routers apart
-    for route in contexts(app.routes) if contexts else app.routes:
+    """The path operations of ``app``, those of included routers too."""
+    for route in effective_routes(app.routes):
         if isinstance(getattr(route, "original_route", route), routing.APIRoute):
             yield route
-
-
-def requirement_of(route: Any) -> Requirement | None:
-    """All that the dependencies and the endpoint of ``route`` require; None for nothing."""
-    found = [needed for call in _calls(route.dependant) if (needed := declared(call)) is not None]
-    return all_of(found) if found else None
-
-
-def _calls(dependant: Any) -> Iterator[Any]:
-    yield dependant.call
-    for one in cast(list[Any], dependant.dependencies):
-        yield from _calls(one)

@@ -8,7 +8,8 @@ leaves an endpoint becomes a 500 before an outer middleware sees it.
 """
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from typing import Any, TypeGuard, TypeVar, cast
 
@@ -134,6 +135,21 @@ def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
                 settings: Any = entry
                 return app, cast(Any, make)(app.router, *settings.args, **settings.kwargs)
     return app, gate
+
+
+def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:
+    """``routes`` as they take effect: FastAPI keeps included routers apart, and knows what their routes come to."""
+    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
+    return routes if contexts is None else contexts(routes)
+
+
+def called_by(route: Any) -> list[Any]:
+    """What a request for ``route`` goes through: FastAPI's dependencies, and the endpoint."""
+    return _calls(route.dependant) if hasattr(route, "dependant") else [route.endpoint]
+
+
+def _calls(dependant: Any) -> list[Any]:
+    return [dependant.call, *(call for one in dependant.dependencies for call in _calls(one))]
 
 
 def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:

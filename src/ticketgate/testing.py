@@ -9,7 +9,6 @@ def test_orders(issuer):                                   # the fixture comes w
 
 import hmac
 import json
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.server import ResourceServer
-from ticketgate.core.signing_key import SigningKey, finish_jwt, sign_jwt
+from ticketgate.core.signing_key import SigningKey, base64url, finish_jwt, sign_jwt
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, IssuerUnavailable
 from ticketgate.issuing.keys import KeyRing
@@ -154,7 +153,7 @@ class LocalIssuer:
 
 
 def _segment(value: Mapping[str, Any]) -> bytes:
-    return urlsafe_b64encode(json.dumps(dict(value)).encode()).rstrip(b"=")
+    return base64url(json.dumps(dict(value)).encode())
 
 
 def _with_claims(**changes: Any) -> Breaking:

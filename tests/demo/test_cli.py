@@ -174,20 +174,18 @@ def test_mint_tells_why_the_issuer_refused(demo):
     assert (done.returncode, done.stderr) == (1, f"The issuer at {issuer} refused: The scope is malformed.\n")
 
 
-def test_without_the_extra_the_command_says_what_to_install(tmp_path):
-    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer')")
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("typer", "The ticketgate command needs an extra: pip install 'ticketgate[cli]'\n"),
+        ("fastapi", "The demo needs an extra: pip install 'ticketgate[demo]'\n"),
+    ],
+)
+def test_without_an_extra_the_command_says_what_to_install(tmp_path, missing, words):
+    (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError({missing!r})")
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, env=env, timeout=30)
-    assert done.returncode == 1
-    assert done.stderr == "The ticketgate command needs an extra: pip install 'ticketgate[cli]'\n"
-
-
-def test_without_fastapi_the_demo_says_what_to_install(tmp_path):
-    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('fastapi')")
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, env=env, timeout=30)
-    assert done.returncode == 1
-    assert done.stderr == "The demo needs an extra: pip install 'ticketgate[demo]'\n"
+    assert (done.returncode, done.stderr) == (1, words)
 
 
 def test_json_is_what_the_api_speaks(demo):

@@ -156,6 +156,17 @@ def test_a_proxy_is_gone_through(judge):
         assert issuer.hits["http://keycloak.internal:8080/jwks"] == 1
 
 
+def test_a_proxy_of_the_environment_is_gone_through_where_none_is_named(judge, monkeypatch):
+    with Proxy() as issuer:
+        proxy, issuer.url = issuer.url, "http://keycloak.internal:8080"
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        server = ResourceServer(API, Issuer(issuer.url, insecure_http=True))
+        assert judge(server, issuer.token()).subject == "alice"
+        monkeypatch.setenv("NO_PROXY", "keycloak.internal")
+        with pytest.raises(IssuerUnavailable):
+            judge(ResourceServer(API, Issuer(issuer.url, insecure_http=True)), issuer.token())
+
+
 def test_an_authority_and_a_certificate_of_ones_own(tmp_path, judge):
     authority = Authority(tmp_path)
     certificate, private = authority.certify("server")

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
 from ticketgate.audit.routes import Door, GuardedRoute
-from ticketgate.core.requirement import Requirement, all_of, declared
+from ticketgate.core.requirement import declared_together
 from ticketgate.core.server import ResourceServer
 from ticketgate.django import MIDDLEWARE, current_door
 
@@ -29,25 +29,23 @@ def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[Guarded
             yield from _of(pattern.url_patterns, path, doors)
             continue
         view: Any = pattern.callback
-        own = [needed for one in (view, *_permissions(view)) if (needed := declared(one)) is not None]
-        for methods, more in _by_method(view):
-            needed = all_of([*own, *more]) if own or more else None
+        for methods, handler in _handlers(view):
+            needed = declared_together([view, *_permissions(view), handler])
             name = str(getattr(view, "__qualname__", type(view).__qualname__))
             yield GuardedRoute(path, methods, name, needed, doors, _authenticating(view))
 
 
-def _by_method(view: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:
-    """The methods of a view, those of a class view with what each of them requires."""
+def _handlers(view: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The methods of a view, those of a class view with what handles each of them."""
     view_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
     if view_class is None:
-        yield ("ANY",), []
+        yield ("ANY",), None
         return
     actions: dict[str, str] = getattr(view, "actions", None) or {
         name: name for name in view_class.http_method_names if name != "options" and hasattr(view_class, name)
     }
     for method, action in actions.items():
-        needed = declared(getattr(view_class, action))
-        yield (method.upper(),), [] if needed is None else [needed]
+        yield (method.upper(),), getattr(view_class, action)
 
 
 def _permissions(view: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ticketgate.asgi import layers
 from ticketgate.audit.routes import Door, GuardedRoute
-from ticketgate.core.requirement import all_of, declared
+from ticketgate.core.requirement import declared_together
 from ticketgate.wsgi import AccessTokenMiddleware
 
 
@@ -16,8 +16,7 @@ def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
     for rule in app.url_map.iter_rules():
         view: Any = app.view_functions[rule.endpoint]
         for methods, handler in _handlers(rule, view):
-            found = [needed for one in (view, handler) if (needed := declared(one)) is not None]
-            needed = all_of(found) if found else None
+            needed = declared_together([view, handler])
             yield GuardedRoute(str(rule), methods, str(rule.endpoint), needed, doors)
 
 

@@ -1,6 +1,5 @@
 """The routes of Starlette and FastAPI applications: mounts, included routers, class endpoints, WebSockets."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,9 +8,9 @@ from starlette.routing import Host, Mount, WebSocketRoute
 from ticketgate.asgi import AccessTokenMiddleware, layers
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.public import PublicPaths
-from ticketgate.core.requirement import Requirement, all_of, declared
+from ticketgate.core.requirement import declared, declared_together
 from ticketgate.core.server import ResourceServer
-from ticketgate.starlette import unwrapped
+from ticketgate.starlette import called_by, effective_routes, unwrapped
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
@@ -25,7 +24,7 @@ def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterato
         yield GuardedRoute(f"{prefix}/{{path:path}}", ("ANY",), _name(inner), declared(inner), doors)
         return
     server = getattr(getattr(inner, "state", None), "ticketgate", None)
-    for route in _effective(routes):
+    for route in effective_routes(routes):
         original = getattr(route, "original_route", route)
         if isinstance(original, Mount):
             yield from collect(route.app, doors, prefix + route.path)
@@ -33,12 +32,6 @@ def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterato
             yield from collect(route.app, doors, prefix)
         else:
             yield from _of(route, original, doors, prefix, server)
-
-
-def _effective(routes: Iterable[Any]) -> Iterable[Any]:
-    """FastAPI keeps included routers apart, and knows what their routes come to."""
-    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
-    return routes if contexts is None else contexts(routes)
 
 
 def _declared_public(app: Any, prefix: str) -> list[Door]:
@@ -50,13 +43,12 @@ def _declared_public(app: Any, prefix: str) -> list[Door]:
 def _of(
     route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: Any
 ) -> Iterator[GuardedRoute]:
-    calls = _calls(route.dependant) if hasattr(route, "dependant") else [route.endpoint]
-    own = [needed for call in calls if (needed := declared(call)) is not None]
+    calls = called_by(route)
     deciding = [getattr(call, "server", None) for call in calls] + ([server] if len(calls) > 1 else [])
     judges = tuple(one for one in deciding if isinstance(one, ResourceServer))
     doors = (*doors, *_around(route, prefix))
-    for methods, more in _by_method(route, original):
-        needed = all_of([*own, *more]) if own or more else None
+    for methods, handler in _handlers(route, original):
+        needed = declared_together([*calls, handler])
         yield GuardedRoute(prefix + str(route.path), methods, _name(route.endpoint), needed, doors, judges)
 
 
@@ -67,22 +59,17 @@ def _around(route: Any, prefix: str) -> Iterator[Door]:
             yield Door.of(layer, prefix)
 
 
-def _by_method(route: Any, original: Any) -> Iterator[tuple[tuple[str, ...], list[Requirement]]]:
+def _handlers(route: Any, original: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The methods of a route, those of a class endpoint with what handles each of them."""
     endpoint = route.endpoint
     if isinstance(original, WebSocketRoute):
-        on_connect = declared(getattr(endpoint, "on_connect", None))
-        yield ("WEBSOCKET",), [] if on_connect is None else [on_connect]
+        yield ("WEBSOCKET",), getattr(endpoint, "on_connect", None)
     elif isinstance(endpoint, type):
         for method in (name for name in METHODS if hasattr(endpoint, name)):
-            needed = declared(getattr(endpoint, method))
-            yield (method.upper(),), [] if needed is None else [needed]
+            yield (method.upper(),), getattr(endpoint, method)
     else:
         methods = sorted(set(route.methods or {"ANY"}) - {"HEAD", "OPTIONS"})
-        yield tuple(methods or sorted(route.methods)), []
-
-
-def _calls(dependant: Any) -> list[Any]:
-    return [dependant.call, *(call for one in dependant.dependencies for call in _calls(one))]
+        yield tuple(methods or sorted(route.methods)), None
 
 
 def _name(endpoint: Any) -> str:

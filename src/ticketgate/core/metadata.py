@@ -6,6 +6,7 @@ RFC 8414 §3, OpenID Connect Discovery 1.0 §4.
 from urllib.parse import urlsplit
 
 from ticketgate.core.strict_json import FrozenDict, parse_object
+from ticketgate.core.web_address import origin
 
 RFC8414, OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 
@@ -16,10 +17,8 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
     RFC 8414 §3.1 inserts the well-known part before the path, OpenID Connect appends it; one trailing
     slash of the issuer is left out in both.
     """
-    parts = urlsplit(issuer)
-    path = parts.path.removesuffix("/")
-    origin = f"{parts.scheme}://{parts.netloc}"
-    return (f"{origin}{RFC8414}{path}", f"{origin}{path}{OPENID}")
+    path = urlsplit(issuer).path.removesuffix("/")
+    return (f"{origin(issuer)}{RFC8414}{path}", f"{origin(issuer)}{path}{OPENID}")
 
 
 def parse_metadata(raw: bytes, issuer: str) -> FrozenDict:

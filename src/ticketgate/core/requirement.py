@@ -135,6 +135,12 @@ def declared(operation: Any) -> Requirement | None:
     return found if isinstance(found, Requirement) else None
 
 
+def declared_together(operations: Iterable[Any]) -> Requirement | None:
+    """All that ``operations`` declare, which one request goes through; None where none of them declares anything."""
+    found = [needed for one in operations if (needed := declared(one)) is not None]
+    return all_of(found) if found else None
+
+
 def _requirement(alternatives: Iterable[tuple[Need, ...]]) -> Requirement:
     """The alternatives, without one that asks for no less than another: that one opens sooner anyway."""
     unique = {frozenset(map(str, needs)): needs for needs in map(_without_repeats, alternatives)}

@@ -314,15 +314,11 @@ def _tenants(
     """Who finds issuers that are not named one by one; loaded for those who have such."""
     if not templates and issuer_for is None:
         return None
-    from ticketgate.core.tenants import IssuerTemplate, Tenants
+    from ticketgate.core.tenants import Tenants
 
     if issuers and issuer_for is not None:
         raise ConfigurationError("issuer_for answers for all issuers: name none beside it")
-    if wrong := [one for one in templates if not isinstance(one, IssuerTemplate)]:
-        raise ConfigurationError(f'{wrong[0]!r} is no issuer: write Issuer("https://as.example")')
-    if type(limit) is not int or limit < 1:
-        raise ConfigurationError(f"max_tenants={limit!r} must be a number of issuers, 1 at least")
-    return Tenants(tuple(templates), issuer_for, limit)
+    return Tenants(templates, issuer_for, limit)
 
 
 def _inspectors(

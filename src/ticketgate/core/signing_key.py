@@ -107,17 +107,18 @@ def sign_jwt(key: SigningKey, typ: str, claims: Mapping[str, Any]) -> str:
 def jwt_signing_input(algorithm: str, kid: str, typ: str, claims: Mapping[str, Any]) -> bytes:
     """What is signed of a JWT: its header and its claims."""
     header = {"typ": typ, "alg": algorithm} | ({"kid": kid} if kid else {})
-    return b".".join([_base64url(_json(header)), _base64url(_json(claims))])
+    return b".".join([base64url(_json(header)), base64url(_json(claims))])
 
 
 def finish_jwt(signing_input: bytes, signature: bytes) -> str:
     """The JWT that ``signature`` makes of ``signing_input``."""
-    return b".".join([signing_input, _base64url(signature)]).decode("ascii")
+    return b".".join([signing_input, base64url(signature)]).decode("ascii")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
 
 
-def _base64url(raw: bytes) -> bytes:
+def base64url(raw: bytes) -> bytes:
+    """``raw`` in base64url without padding (RFC 7515 §2)."""
     return urlsafe_b64encode(raw).rstrip(b"=")

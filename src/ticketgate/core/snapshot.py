@@ -22,7 +22,6 @@ from ticketgate.core.strict_json import FrozenDict, as_number, is_object, parse_
 VERSION = 1
 KEPT_HEADERS = ("age", "cache-control", "date", "etag", "expires")
 CLOCKS_DIFFER = 60.0
-NOT_MODIFIED = 304
 
 logger = logging.getLogger("ticketgate")
 
@@ -48,7 +47,7 @@ class Snapshot:
             "issuer": whereabouts.issuer,
             "jwks_uri": whereabouts.jwks_uri,
             "fetched_at": self.fetched_at,
-            "headers": {name: self.headers[name] for name in KEPT_HEADERS if name in self.headers},
+            "headers": {name: self.headers[name] for name in KEPT_HEADERS if self.headers.get(name)},
             "jwks": self.jwks,
             "metadata": dict(self.metadata),
         }
@@ -112,14 +111,12 @@ class SnapshotFile:
         return snapshot
 
     def keep(self, reply: Reply, etag: str, metadata: Mapping[str, FrozenDict], wall: float) -> Flow[None]:
-        """Write down ``reply``, which was accepted just now; one that nothing changed renews what is known."""
-        headers = reply.headers
-        if reply.status == NOT_MODIFIED:
-            headers = {"etag": etag, **headers}
-        else:
+        """Write down ``reply``, which was accepted just now; without keys of its own it renews those that are known."""
+        if reply.status == 200:
             self._jwks = reply.body.decode("utf-8")
         self._seen_at = wall
-        yield from save(self.path, Snapshot(wall, headers, self._jwks, metadata).encode(self._whereabouts))
+        snapshot = Snapshot(wall, {**reply.headers, "etag": etag}, self._jwks, metadata)
+        yield from save(self.path, snapshot.encode(self._whereabouts))
 
     def ignore(self, why: ValueError) -> None:
         """Say that what stands in the file is not used."""

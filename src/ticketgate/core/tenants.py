@@ -8,7 +8,7 @@ bounded: the one that nobody needed for longest is let go, with its keys.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,10 +79,10 @@ class Live(NamedTuple):
 class Tenants:
     """The issuers that are found by templates or by ``issuer_for``, at most ``limit`` of them at a time."""
 
-    def __init__(
-        self, templates: tuple[IssuerTemplate, ...], issuer_for: Callable[[str], Any] | None, limit: int
-    ) -> None:
-        self._templates = templates
+    def __init__(self, templates: Sequence[Any], issuer_for: Callable[[str], Any] | None, limit: int) -> None:
+        self._templates = tuple(map(_template, templates))
+        if type(limit) is not int or limit < 1:
+            raise ConfigurationError(f"max_tenants={limit!r} must be a number of issuers, 1 at least")
         self._issuer_for = issuer_for
         self._live: BoundedCache[str, Live] = BoundedCache(limit)
 
@@ -131,3 +131,9 @@ class Tenants:
             if issuer is not None:
                 return issuer
         return None
+
+
+def _template(given: Any) -> IssuerTemplate:
+    if not isinstance(given, IssuerTemplate):
+        raise ConfigurationError(f'{given!r} is no issuer: write Issuer("https://as.example")')
+    return given

@@ -3,9 +3,7 @@
 RFC 6749 §4.1 (authorization code) and §4.4 (client credentials), with the demo's own parameters for roles, groups and the like.
 """
 
-import hashlib
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ import httpx
 
 from ticketgate.core.grant_types import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER
 from ticketgate.demo.issuer import BROWSER_CLIENT_ID, CLIENT_ID, CLIENT_SECRET
+from ticketgate.issuing.authorization_codes import challenge_of
 
 
 class NoToken(Exception):
@@ -68,13 +67,12 @@ def exchange_assertion(issuer: str, assertion: str, scope: str) -> str:
 def sign_in(issuer: str, redirect_uri: str, name: str, password: str, scope: str) -> str:
     """The access token of a user who signs in with a browser (RFC 6749 §4.1, RFC 7636).  Raises `NoToken`."""
     verifier = secrets.token_urlsafe(32)
-    challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     asked = {
         "response_type": "code",
         "client_id": BROWSER_CLIENT_ID,
         "redirect_uri": redirect_uri,
         "scope": scope,
-        "code_challenge": challenge,
+        "code_challenge": challenge_of(verifier),
         "code_challenge_method": "S256",
     }
     answered = {"username": name, "password": password, "decision": "allow"}

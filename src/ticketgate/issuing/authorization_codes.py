@@ -7,13 +7,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ticketgate.core.signing_key import base64url
 from ticketgate.issuing.messages import Refusal
-from ticketgate.issuing.stores import Store
+from ticketgate.issuing.stores import Store, name_of
 
 LIFETIME = 60.0
 VERIFIER = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
@@ -43,7 +43,7 @@ class AuthorizationCodes:
     def issue(self, agreement: Agreement, now: float) -> str:
         """A code that is good for a minute, and for one use."""
         code = secrets.token_urlsafe(32)
-        self._store.put("code", _name(code), asdict(agreement), now + LIFETIME)
+        self._store.put("code", name_of(code), asdict(agreement), now + LIFETIME)
         return code
 
     def redeem(
@@ -53,12 +53,12 @@ class AuthorizationCodes:
 
         The first attempt of its client uses it up, whatever comes with it.
         """
-        found = self._store.get("code", _name(code), now)
+        found = self._store.get("code", name_of(code), now)
         if found is None or found["client_id"] != client_id:
             raise _invalid_grant()
-        if not self._store.add("used code", _name(code), now + LIFETIME, now):
+        if not self._store.add("used code", name_of(code), now + LIFETIME, now):
             raise _invalid_grant()
-        self._store.delete("code", _name(code))
+        self._store.delete("code", name_of(code))
         agreement = Agreement(**found)
         if redirect_uri != agreement.redirect_uri or not _fits(verifier or "", agreement.code_challenge):
             raise _invalid_grant()
@@ -70,15 +70,13 @@ def is_challenge(text: str) -> bool:
     return CHALLENGE.fullmatch(text) is not None
 
 
+def challenge_of(verifier: str) -> str:
+    """The challenge that only ``verifier`` meets (RFC 7636 §4.2, S256)."""
+    return base64url(hashlib.sha256(verifier.encode("ascii")).digest()).decode("ascii")
+
+
 def _fits(verifier: str, challenge: str) -> bool:
-    if not VERIFIER.fullmatch(verifier):
-        return False
-    digest = urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=")
-    return hmac.compare_digest(digest, challenge.encode("ascii"))
-
-
-def _name(code: str) -> str:
-    return hashlib.sha256(code.encode("utf-8", "replace")).hexdigest()
+    return VERIFIER.fullmatch(verifier) is not None and hmac.compare_digest(challenge_of(verifier), challenge)
 
 
 def _invalid_grant() -> Refusal:

@@ -3,7 +3,6 @@
 RFC 6749 §4.1.1 and §4.1.2, RFC 7636 (S256 only), RFC 9207 (``iss``), RFC 8707 §2, RFC 9700 §2.1 and §4.12.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ticketgate.core.flow import Flow, call
+from ticketgate.core.web_address import origin
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.authorization_codes import Agreement, AuthorizationCodes, is_challenge
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.login_page import login_page, trouble_page
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters, read_query
-from ticketgate.issuing.stores import Store
+from ticketgate.issuing.stores import Store, name_of
 from ticketgate.issuing.wishes import wanted_resource, wanted_scope
 
 ATTEMPT, ATTEMPTS, WITHIN = "login attempt", 10, 600.0
@@ -140,7 +140,7 @@ class AuthorizationEndpoint:
         if not isinstance(user, User):
             logger.info("a login failed")
             return self._page(asked, "Name or password is wrong.", 403)
-        self._store.delete(ATTEMPT, _hashed(name))
+        self._store.delete(ATTEMPT, name_of(name))
         agreement = Agreement(
             client_id=asked.client.client_id,
             redirect_uri=asked.redirect_uri,
@@ -157,10 +157,10 @@ class AuthorizationEndpoint:
 
     def _may_try(self, name: str, now: float) -> bool:
         """Whether there may be one more attempt; it counts before it is made, so that many at once count too."""
-        found = self._store.get(ATTEMPT, _hashed(name), now)
+        found = self._store.get(ATTEMPT, name_of(name), now)
         made = 0 if found is None else int(found["made"])
         if made < ATTEMPTS:
-            self._store.put(ATTEMPT, _hashed(name), {"made": made + 1}, now + WITHIN)
+            self._store.put(ATTEMPT, name_of(name), {"made": made + 1}, now + WITHIN)
         return made < ATTEMPTS
 
     def _page(self, asked: Asked, trouble: str = "", status: int = 200) -> Answer:
@@ -172,7 +172,7 @@ class AuthorizationEndpoint:
             parameters=asked.parameters,
             trouble=trouble,
         )
-        return Answer.page(page, status, form_action=_origin(asked.redirect_uri))
+        return Answer.page(page, status, form_action=origin(asked.redirect_uri))
 
     def _redirect(self, redirect_uri: str, state: str | None, members: Mapping[str, str]) -> Answer:
         """RFC 9207 §2: every answer says who gives it."""
@@ -187,12 +187,3 @@ def _given(request: EndpointRequest) -> dict[str, str]:
     if request.method == "POST":
         return read_parameters(request)
     raise Refusal("invalid_request", "Use GET or POST", status=405, headers=(("Allow", "GET, HEAD, POST"),))
-
-
-def _hashed(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -8,16 +8,17 @@ import hashlib
 import hmac
 import logging
 from base64 import b64decode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 from ticketgate.core.client_auth import ASSERTION_TYPE
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
 from ticketgate.core.jwt import verify_signature
 from ticketgate.core.keys import KeySet, static_jwk_set
 from ticketgate.core.web_address import is_loopback, is_safe, split
+from ticketgate.core.web_address import origin as origin_of
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.assertions import (
     check_assertion,
@@ -83,20 +84,12 @@ class Client:
 
     def may_be_sent_to(self, uri: str) -> bool:
         """Whether ``uri`` is registered: exactly, or on loopback with another port (RFC 9700 §2.1)."""
-        return uri in self.redirect_uris or any(
-            _is_loopback_twin(uri, registered) for registered in self.redirect_uris
-        )
-
-    def speaks_from(self, origin: str) -> bool:
-        """Whether pages of ``origin`` are this client: the origin of a redirect URI."""
-        return any(
-            origin == _origin_of(urlsplit(uri)) or _is_loopback_twin(origin, _origin_of(urlsplit(uri)))
-            for uri in self.redirect_uris
-        )
+        return _is_one_of(uri, self.redirect_uris)
 
 
-def _origin_of(parts: SplitResult) -> str:
-    return f"{parts.scheme}://{parts.netloc}"
+def _is_one_of(url: str, registered: Collection[str]) -> bool:
+    """Whether ``url`` is registered, as it stands or on loopback with another port."""
+    return url in registered or any(_is_loopback_twin(url, other) for other in registered)
 
 
 def _is_loopback_twin(uri: str, registered: str) -> bool:
@@ -146,8 +139,11 @@ class Clients:
         return None if found is None else Client(**found)
 
     def speak_from(self, origin: str) -> bool:
-        """Whether pages of ``origin`` are some client's."""
-        return any(Client(**found).speaks_from(origin) for found in self._store.all("client").values())
+        """Whether pages of ``origin`` are some client's: one of its redirect URIs is there."""
+        known = self._store.all("client").values()
+        return _is_one_of(
+            origin, {origin_of(uri) for found in known for uri in found.get("redirect_uris", ())}
+        )
 
     def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Client:
         """The client that made this request.  Raises `Refusal`: one method, and the right proof."""

@@ -15,8 +15,7 @@ from ticketgate.errors import InvalidToken
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.clients import Client, Clients, invalid_client
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
-from ticketgate.issuing.stores import Store
-from ticketgate.issuing.token_endpoint import token_name
+from ticketgate.issuing.stores import Store, name_of
 
 logger = logging.getLogger("ticketgate.issuing")
 
@@ -33,7 +32,7 @@ class KnownTokens:
         now = self._issuer.clock.wall()
         raw = token.encode("utf-8", "replace")
         if not looks_like_a_jwt(raw):
-            return self._store.get("token", token_name(token), now)
+            return self._store.get("token", name_of(token), now)
         claims = self.signed_claims(token)
         if claims is None or self._store.get("denied", str(claims.get("jti")), now) is not None:
             return None

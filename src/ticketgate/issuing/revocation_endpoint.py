@@ -9,8 +9,7 @@ from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.clients import Clients
 from ticketgate.issuing.introspection_endpoint import KnownTokens
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
-from ticketgate.issuing.stores import Store
-from ticketgate.issuing.token_endpoint import token_name
+from ticketgate.issuing.stores import Store, name_of
 
 logger = logging.getLogger("ticketgate.issuing")
 
@@ -56,7 +55,7 @@ class RevocationEndpoint:
         if claims.get("client_id") != client_id:
             raise Refusal("invalid_grant", "The token was issued to another client")
         if self._tokens.signed_claims(token) is None:
-            self._store.delete("token", token_name(token))
+            self._store.delete("token", name_of(token))
         elif self._deny_list:
             self._store.put("denied", str(claims["jti"]), {}, float(claims["exp"]))
         else:

@@ -3,6 +3,7 @@
 One small protocol, and two that keep it: in memory, and in an SQLite file that survives restarts.
 """
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -36,6 +37,11 @@ class Store(Protocol):
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         """Everything of one kind, by name."""
         ...
+
+
+def name_of(secret: str) -> str:
+    """The name under which something secret is kept: whoever reads the store cannot use it."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
 class MemoryStore:

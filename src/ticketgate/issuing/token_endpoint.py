@@ -4,7 +4,6 @@ RFC 6749 §4.1.3 (authorization code), §4.4 (client credentials), §5.1 and §5
 RFC 9068 §2.2.3 and §3; RFC 8707 §2 (resource).
 """
 
-import hashlib
 import logging
 import re
 import secrets
@@ -29,7 +28,7 @@ from ticketgate.issuing.assertions import (
 from ticketgate.issuing.authorization_codes import AuthorizationCodes
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
-from ticketgate.issuing.stores import Store
+from ticketgate.issuing.stores import Store, name_of
 from ticketgate.issuing.tokens import MAX_LIFETIME
 from ticketgate.issuing.wishes import wanted_resource, wanted_scope
 
@@ -240,13 +239,8 @@ class TokenEndpoint:
         }
         times = {"iat": int(now), "exp": int(now) + wish.lifetime, "jti": secrets.token_urlsafe(16)}
         claims = {**wish.claims, **names, **times} | ({"scope": wish.scope} if wish.scope else {})
-        self._store.put("token", token_name(token), claims, now + wish.lifetime)
+        self._store.put("token", name_of(token), claims, now + wish.lifetime)
         return token
-
-
-def token_name(token: str) -> str:
-    """The name under which an opaque token is kept: whoever reads the store cannot use it."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def _both(some: frozenset[str] | None, others: frozenset[str] | None) -> frozenset[str] | None:
