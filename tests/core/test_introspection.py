@@ -745,20 +745,22 @@ LENIENT = jwe.JWERegistry(
     algorithms=["ECDH-ES", "RSA-OAEP", "A128GCM", "A128CBC-HS256", "DEF"], strict_check_header=False
 )
 OUR_KEYS = [ENCRYPTION["EC"].as_dict(private=True), ENCRYPTION["RSA"].as_pem(private=True)]
+OUR_KEY, OUR_NAMELESS_KEY = OUR_KEYS[:1], OUR_KEYS[1:]
 
 
 @pytest.mark.requirement("RFC9701-5-g")
 @pytest.mark.parametrize(
-    "wrap",
+    ("keys", "wrap"),
     [
-        lambda raw: encrypted(raw),
-        lambda raw: encrypted(raw, kid="ours"),
-        lambda raw: encrypted(raw, "RSA", enc="A128CBC-HS256"),
-        lambda raw: encrypted(raw, zip="DEF"),
+        (OUR_KEY, lambda raw: encrypted(raw)),
+        (OUR_KEY, lambda raw: encrypted(raw, kid="ours")),
+        (OUR_KEYS, lambda raw: encrypted(raw, kid="ours")),
+        (OUR_NAMELESS_KEY, lambda raw: encrypted(raw, "RSA", enc="A128CBC-HS256")),
+        (OUR_NAMELESS_KEY, lambda raw: encrypted(raw, "RSA", kid="unknown to a PEM")),
     ],
 )
-def test_an_encrypted_answer_is_opened(wrap):
-    gate = Gate(expect="jwt", decryption_keys=OUR_KEYS)
+def test_an_encrypted_answer_is_opened(keys, wrap):
+    gate = Gate(expect="jwt", decryption_keys=keys)
     gate.answers["opaque"] = signed(wrap=wrap)
     access = gate.open()
     assert access.subject == "alice"
@@ -766,21 +768,24 @@ def test_an_encrypted_answer_is_opened(wrap):
 
 
 @pytest.mark.parametrize(
-    "wrap",
+    ("keys", "wrap"),
     [
-        lambda raw: encrypted(raw)[:-3],
-        lambda raw: "x" + encrypted(raw),
-        lambda raw: encrypted(raw, crit=["enc"]),
-        lambda raw: encrypted(encrypted(raw)),
-        lambda raw: encrypted('{"active": true}'),
-        lambda raw: encrypted(" " * 300_000, zip="DEF"),
-        lambda raw: encrypted(""),
-        lambda raw: "....",
-        lambda raw: "W10....",
+        (OUR_KEY, lambda raw: encrypted(raw)[:-3]),
+        (OUR_KEY, lambda raw: "x" + encrypted(raw)),
+        (OUR_KEY, lambda raw: encrypted(raw, crit=["enc"])),
+        (OUR_KEY, lambda raw: encrypted(raw, zip="DEF")),
+        (OUR_KEY, lambda raw: encrypted(encrypted(raw))),
+        (OUR_KEY, lambda raw: encrypted('{"active": true}')),
+        (OUR_KEY, lambda raw: encrypted("")),
+        (OUR_KEY, lambda raw: encrypted(raw, kid="theirs")),
+        (OUR_KEYS, lambda raw: encrypted(raw)),
+        (OUR_KEYS, lambda raw: encrypted(raw, "RSA", kid="theirs")),
+        (OUR_KEY, lambda raw: "...."),
+        (OUR_KEY, lambda raw: "W10...."),
     ],
 )
-def test_an_encrypted_answer_that_is_not_right_is_not_the_clients_fault(wrap, caplog):
-    gate = Gate(expect="jwt", decryption_keys=OUR_KEYS)
+def test_an_encrypted_answer_that_is_not_right_is_not_the_clients_fault(keys, wrap):
+    gate = Gate(expect="jwt", decryption_keys=keys)
     gate.answers["opaque"] = signed(wrap=wrap)
     with pytest.raises(IssuerUnavailable):
         gate.open()

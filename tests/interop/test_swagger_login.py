@@ -1,8 +1,12 @@
-"""Swagger UI in a real browser: Authorize, sign in at the issuer, call an operation."""
+"""The login page in a real browser: Swagger UI's Authorize button, and redirect URIs that nobody registered."""
 
 import shutil
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -15,7 +19,28 @@ PATIENCE = 30
 
 
 @pytest.fixture
-def browser(tmp_path):
+def evil():
+    """Somebody else's server: its port, and the paths that were asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def browser(tmp_path, evil):
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs chromium and chromedriver: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
@@ -25,6 +50,7 @@ def browser(tmp_path):
         "--no-sandbox",
         "--window-size=1200,1600",
         f"--user-data-dir={tmp_path}",
+        f"--host-resolver-rules=MAP evil.example:80 127.0.0.1:{evil[0]},MAP *.evil.example:80 127.0.0.1:{evil[0]}",
     ):
         options.add_argument(argument)
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -83,3 +109,36 @@ def test_the_authorize_button_signs_in_and_operations_work(browser, docs):
         return find(f"{block} .live-responses-table .response .response-col_status").text.split()[0]
 
     assert (call("get"), call("post")) == ("200", "403")
+
+
+NOT_REGISTERED = [
+    "http://*;.evil.example\\@127.0.0.1/docs/oauth2-redirect",  # would rewrite the page's content security policy, too
+    "http://evil.example\\@127.0.0.1/docs/oauth2-redirect",
+    "http://evil.example;@127.0.0.1/docs/oauth2-redirect",
+    "http://evil.example/?@127.0.0.1/docs/oauth2-redirect",
+    "http://127.0.0.1@evil.example/docs/oauth2-redirect",
+    "http://evil.example/docs/oauth2-redirect",
+]
+
+
+def test_no_code_leaves_for_an_origin_that_is_not_registered(browser, docs, evil):
+    browser.get("http://evil.example/here-it-is")  # the browser can reach it
+    document = httpx.get(docs.removesuffix("/docs") + "/openapi.json").json()
+    flows = document["components"]["securitySchemes"]["accessToken"]["flows"]
+    for redirect_uri in NOT_REGISTERED:
+        asked = {
+            "response_type": "code",
+            "client_id": "swagger-ui",
+            "redirect_uri": redirect_uri,
+            "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+            "code_challenge_method": "S256",
+        }
+        browser.get(f"{flows['authorizationCode']['authorizationUrl']}?{urlencode(asked)}")
+        for name, text in (("username", "alice"), ("password", "alice-secret")):
+            for field in browser.find_elements(By.ID, name):
+                field.send_keys(text)
+        for button in browser.find_elements(By.CSS_SELECTOR, "button[value=allow]"):
+            button.click()
+        assert "not registered" in browser.page_source
+    assert "/here-it-is" in evil[1]
+    assert [path for path in evil[1] if "code=" in path] == []

@@ -177,9 +177,9 @@ def test_metadata_and_keys_are_rendered_from_the_same_object():
 
 
 OURS = {
-    "RSA": RSAKey.generate_key(2048),
+    "RSA": RSAKey.generate_key(2048, {"kid": "ours-rsa"}),
     "EC": ECKey.generate_key("P-256", {"kid": "ours"}),
-    "OKP": OKPKey.generate_key("X25519"),
+    "OKP": OKPKey.generate_key("X25519", {"kid": "ours-okp"}),
 }
 
 

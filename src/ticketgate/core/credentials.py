@@ -5,6 +5,7 @@ RFC 9110 §11.4 and §11.6.2, RFC 6750 §2.1.
 
 import re
 import string
+from itertools import pairwise
 from typing import NamedTuple
 
 from ticketgate.errors import InvalidRequest, NoCredentials
@@ -12,7 +13,6 @@ from ticketgate.errors import InvalidRequest, NoCredentials
 MAX_TOKEN_BYTES = 16_384
 B64TOKEN_CHARACTERS = (string.ascii_letters + string.digits + "-._~+/").encode()
 SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-JOINED_BEARER = re.compile(rb",[ \t]*bearer(?: |\Z)", re.IGNORECASE)
 
 
 class Credentials(NamedTuple):
@@ -55,9 +55,17 @@ def _another_scheme(scheme: bytes, value: bytes) -> NoCredentials | InvalidReque
     """Other schemes count as no credentials, unless a server joined two fields with a comma."""
     if scheme and not SCHEME.fullmatch(scheme):
         return InvalidRequest("characters", expected="a scheme")
-    if JOINED_BEARER.search(value):
+    if _is_joined_with_bearer(value):
         return InvalidRequest("repeated", expected=1, actual="joined with a comma")
     return NoCredentials("scheme", expected="Bearer")
+
+
+def _is_joined_with_bearer(value: bytes) -> bool:
+    """Whether a comma, blanks and the scheme Bearer come somewhere in ``value``, as one word."""
+    pieces = (value.lower() + b" ").split(b"bearer")
+    return any(
+        before.rstrip(b" \t").endswith(b",") and after.startswith(b" ") for before, after in pairwise(pieces)
+    )
 
 
 def check_characters(credentials: Credentials) -> None:

@@ -40,7 +40,7 @@ from ticketgate.errors import ConfigurationError
 QUICK_LOOKS = 2
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
 LONGEST_RETRY_AFTER = 300.0
-MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d+)\"?", re.IGNORECASE)
+SECONDS = re.compile(r"[0-9]+")
 
 
 class Age(Enum):
@@ -160,19 +160,34 @@ def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
     lifetime = _proposed_lifetime(headers)
     if lifetime is None:
         lifetime = policy.default_ttl
-    elif age := re.fullmatch(r"\s*(\d{1,10})\s*", headers.get("age", "")):
-        lifetime -= int(age[1])
+    else:
+        lifetime -= _seconds(headers.get("age", "")) or 0
     return min(max(lifetime, policy.min_ttl), policy.max_ttl)
 
 
 def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
-    control = headers.get("cache-control", "").lower()
-    if found := MAX_AGE.search(control):
-        return float(found[1])
-    if "no-store" in control or "expires" not in headers:
+    directives = _directives(headers.get("cache-control", ""))
+    if (max_age := _seconds(directives.get("max-age", ""))) is not None:
+        return max_age
+    if "no-store" in directives or "expires" not in headers:
         return None
     expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
     return 0 if expires is None else None if date is None else expires - date
+
+
+def _directives(control: str) -> dict[str, str]:
+    """The directives of a Cache-Control field (RFC 9111 §5.2), the first of each name."""
+    directives: dict[str, str] = {}
+    for part in control.lower().split(","):
+        name, _, value = part.partition("=")
+        _ = directives.setdefault(name.strip(), value.strip().strip('"'))
+    return directives
+
+
+def _seconds(text: str) -> float | None:
+    """The delta-seconds that ``text`` is (RFC 9111 §1.2.2), None for what is not one."""
+    text = text.strip()
+    return float(text) if SECONDS.fullmatch(text) else None
 
 
 def _http_date(value: str) -> float | None:

@@ -9,7 +9,6 @@ proves the rest with keys that somebody else found.
 
 import binascii
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ticketgate.core.strict_json import FrozenDict, parse_object
@@ -23,6 +22,7 @@ BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/***")  # what belongs to the other alphabet becomes illegal
 PADDING = (b"", b"", b"==", b"=")
 CANONICAL_TAILS = {0: BASE64URL, 2: BASE64URL[::16], 3: BASE64URL[::4]}
+MAX_KNOWN_HEADERS = 256
 MEDIA_TYPE = re.compile(r"[!#$&^_.+\-0-9A-Za-z]+(?:/[!#$&^_.+\-0-9A-Za-z]+)?")
 
 
@@ -75,13 +75,27 @@ def looks_like_a_jwt(token: bytes) -> bool:
         return False
 
 
-@lru_cache(maxsize=256)
+KNOWN_HEADERS: dict[bytes, FrozenDict] = {}
+"""The headers of tokens whose signature was verified: tokens of one key share its very bytes.
+
+Unverified tokens only read from it, so that a flood of them cannot displace the headers of good ones.
+"""
+
+
 def _read_header(segment: bytes) -> FrozenDict:
-    """The JOSE header; tokens of one key share its very bytes, so few are ever parsed."""
+    known = KNOWN_HEADERS.get(segment)
+    if known is not None:
+        return known
     header = parse_object(decode_base64url(segment))
     if not isinstance(header.get("alg"), str) or not isinstance(header.get("kid", ""), str):
         raise ValueError("alg and kid must be strings")
     return header
+
+
+def _know_header(jwt: UnverifiedJWT) -> None:
+    if len(KNOWN_HEADERS) >= MAX_KNOWN_HEADERS:
+        KNOWN_HEADERS.clear()
+    KNOWN_HEADERS[jwt.signing_input.partition(b".")[0]] = jwt.header
 
 
 def decode_base64url(segment: bytes) -> bytes:
@@ -137,3 +151,4 @@ def verify_signature(jwt: UnverifiedJWT, keys: "tuple[Key, ...]") -> None:
         raise InvalidToken("unknown_key", expected="a key of the issuer", actual=jwt.header.get("kid"))
     if not any(key.verify(jwt.signing_input, jwt.signature) for key in keys):
         raise InvalidToken("signature", expected="made by the issuer's key", actual=jwt.header.get("kid"))
+    _know_header(jwt)

@@ -3,12 +3,11 @@
 WHATWG Fetch, CORS protocol (preflights carry no credentials).
 """
 
-import re
 from collections.abc import Iterable
 
 from ticketgate.errors import ConfigurationError
 
-NOT_PLAIN = re.compile(r"//|\\|/\.{1,2}(?:[/;]|$)")
+DOTS = frozenset({".", ".."})
 
 
 class PublicPaths:
@@ -28,7 +27,7 @@ class PublicPaths:
         """Whether ``path`` is public; one with dots or empty segments is never taken for a prefix's child."""
         if path in self._exact:
             return True
-        return path.startswith(self._prefixes) and not NOT_PLAIN.search(path)
+        return path.startswith(self._prefixes) and _is_plain(path)
 
 
 def _entries(entries: Iterable[str]) -> tuple[str, ...]:
@@ -37,9 +36,16 @@ def _entries(entries: Iterable[str]) -> tuple[str, ...]:
     paths = tuple(entries)
     for path in paths:
         stem = path.removesuffix("/*") if isinstance(path, str) else "*"
-        if not path or not (stem.startswith("/") or stem == "") or "*" in stem or NOT_PLAIN.search(stem):
+        if not path or not (stem.startswith("/") or stem == "") or "*" in stem or not _is_plain(stem):
             raise ConfigurationError(f'public={path!r}: write an exact path like "/health", or "/docs/*"')
     return paths
+
+
+def _is_plain(path: str) -> bool:
+    """Whether every router reads ``path`` alike: no backslash, no empty segment, none that is made of dots."""
+    if "\\" in path or "//" in path:
+        return False
+    return DOTS.isdisjoint(segment.partition(";")[0] for segment in path.split("/"))
 
 
 def is_preflight(method: str, has_origin: bool, has_request_method: bool) -> bool:

@@ -4,13 +4,16 @@ RFC 8414 §2 and §6.1, RFC 9700 §2.6, RFC 8252 §8.3 (loopback).
 """
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, urlsplit
+
+HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
 def is_safe(url: str, *, insecure_http: bool = False) -> bool:
     """Whether ``url`` is https, or http on loopback, or http at all where that was asked for."""
     parts = split(url)
-    if parts is None or parts.username is not None or parts.password is not None:
+    if parts is None or "@" in parts.netloc or "#" in url:
         return False
     return parts.scheme == "https" or (
         parts.scheme == "http" and (insecure_http or is_loopback(parts.hostname or ""))
@@ -18,13 +21,29 @@ def is_safe(url: str, *, insecure_http: bool = False) -> bool:
 
 
 def split(url: str) -> SplitResult | None:
-    """The parts of an absolute http(s) URL; None for what is not one."""
+    """The parts of an absolute http(s) URL that everybody reads alike; None for what is not one.
+
+    Browsers (WHATWG URL) read ``http://a\\@b`` as host a, Python as host b; where the two could differ, it is refused:
+    backslashes, control characters, empty ports, queries and fragments, and hosts with other characters than names have.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url or url.endswith(("?", "#")):
+        return None
     try:
         parts = urlsplit(url)
-        usable = parts.hostname and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
+        usable = parts.scheme in {"http", "https"} and parts.port != 0 and not parts.netloc.endswith(":")
     except ValueError:
         return None
-    return parts if usable else None
+    return parts if usable and "?#" not in url and _is_host(parts.hostname or "", parts.netloc) else None
+
+
+def _is_host(host: str, netloc: str) -> bool:
+    """Whether ``host`` is a name, an IPv4 address, or an IPv6 address in brackets."""
+    if "[" not in netloc:
+        return HOST_NAME.fullmatch(host) is not None
+    try:
+        return ipaddress.ip_address(host).version == 6 and "%" not in host  # a zone may hold any character
+    except ValueError:
+        return False
 
 
 def origin(url: str) -> str:

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import logging
+import re
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -30,6 +31,8 @@ from ticketgate.issuing.messages import EndpointRequest, Refusal
 from ticketgate.issuing.stores import MemoryStore, Store
 
 NO_KEYS = KeySet(())
+MAX_PORT = 65_535
+PORT = re.compile(r"(?::[1-9][0-9]{0,4})?")
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
 
 logger = logging.getLogger("ticketgate.issuing")
@@ -72,7 +75,7 @@ class Client:
         object.__setattr__(self, "resources", frozenset(self.resources))
         object.__setattr__(self, "redirect_uris", frozenset(self.redirect_uris))
         for uri in self.redirect_uris:
-            if not isinstance(uri, str) or not is_safe(uri) or "#" in uri:
+            if not isinstance(uri, str) or not is_safe(uri):
                 raise ConfigurationError(
                     f"redirect_uri {uri!r} is no https URL without fragment: http is for loopback only"
                 )
@@ -89,15 +92,23 @@ class Client:
 
 def _is_one_of(url: str, registered: Collection[str]) -> bool:
     """Whether ``url`` is registered, as it stands or on loopback with another port."""
-    return url in registered or any(_is_loopback_twin(url, other) for other in registered)
+    return url in registered or any(_is_loopback_variant(url, other) for other in registered)
 
 
-def _is_loopback_twin(uri: str, registered: str) -> bool:
-    """Whether two http URLs on loopback differ in their port alone."""
-    mine, theirs = split(registered), split(uri)
-    if mine is None or theirs is None or mine.scheme != "http" or not is_loopback(mine.hostname or ""):
+def _is_loopback_variant(url: str, registered: str) -> bool:
+    """Whether ``url`` is ``registered`` with another port, both http on loopback (RFC 8252 §7.3).
+
+    Nothing but the port is read from ``url``: what it must be is built from the registered URL, and compared as a
+    string.  Two readings of one URL can therefore never differ.
+    """
+    parts = split(registered)
+    if parts is None or parts.scheme != "http" or not is_loopback(parts.hostname or ""):
         return False
-    return theirs._replace(netloc=theirs.hostname or "") == mine._replace(netloc=mine.hostname or "")
+    own_port = f":{parts.port}" if parts.port else ""
+    start = origin_of(registered).removesuffix(own_port)
+    rest = registered[len(start) + len(own_port) :]
+    port = url.removeprefix(start).removesuffix(rest)
+    return bool(PORT.fullmatch(port)) and int(port[1:] or 80) <= MAX_PORT and url == start + port + rest
 
 
 class Login(NamedTuple):
