@@ -39,11 +39,12 @@ from ticketgate.core.public import PublicPaths
 from ticketgate.core.signing_key import base64url, finish_jwt, sign_jwt
 from ticketgate.core.strict_json import FrozenDict, parse_object
 from ticketgate.core.web_address import is_safe
+from ticketgate.demo.browser_clients import BrowserClient, BrowserClients
 from ticketgate.errors import CannotDecide, OAuthError
 from ticketgate.issuing.assertions import read_assertion
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.introspection_endpoint import _wants_signed
-from ticketgate.issuing.messages import EndpointRequest, Refusal, read_parameters, read_query
+from ticketgate.issuing.messages import EndpointRequest, Refusal, parse_form, read_parameters
 from ticketgate.issuing.tokens import scope_values
 
 API, AS = "https://api.example", "https://as.example"
@@ -57,7 +58,8 @@ BEGINNINGS = {
     "header": (b"", b"Bearer ", b"Basic ", b"Basic,", b"max-age="),
 }
 DECRYPTION_KEY = ECKey.generate_key("P-256", {"kid": "ours"})
-CLIENTS = Clients([Client("app", "s" * 32), Client("web", redirect_uris=frozenset({"http://127.0.0.1/cb"}))])
+CLIENTS = Clients([Client("app", "s" * 32)])
+BROWSER_CLIENT = BrowserClient("web", frozenset(), frozenset({"http://127.0.0.1/cb"}))
 PUBLIC = PublicPaths(["/health", "/docs/*"])
 
 
@@ -142,7 +144,7 @@ PARSERS: dict[str, tuple[str, Callable[[bytes], object], Good]] = {
     "path": ("bytes", text(PUBLIC.include), b"/docs/" + b"a/" * 8_000),
     "below a public path": ("bytes", text(lambda path: PUBLIC.include(f"/docs/{path}")), b"a/" * 8_000),
     "form": ("bytes", lambda raw: read_parameters(EndpointRequest(body=raw)), GOOD_FORM),
-    "query": ("bytes", lambda raw: read_query(EndpointRequest("GET", query=raw)), GOOD_FORM),
+    "query": ("bytes", parse_form, GOOD_FORM),
     "client credentials": (
         "header",
         lambda raw: CLIENTS.authenticated(EndpointRequest(authorization=(raw,)), {}, 0),
@@ -157,10 +159,10 @@ PARSERS: dict[str, tuple[str, Callable[[bytes], object], Good]] = {
     "url": ("url", text(is_safe), b"https://as.example/" + b"a/" * 8_000),
     "redirect uri": (
         "url",
-        text(lambda uri: CLIENTS.named("web", 0).may_be_sent_to(uri)),
+        text(BROWSER_CLIENT.has_redirect_uri),
         b"http://127.0.0.1:1/" + b"a" * FULL,
     ),
-    "origin": ("url", text(CLIENTS.speak_from), b"http://127.0.0.1:" + b"1" * FULL),
+    "origin": ("url", text(BrowserClients([BROWSER_CLIENT]).have_pages_at), b"http://127.0.0.1:" + b"1" * FULL),
     "jwk set": ("json", lambda raw: parse_jwk_set(raw, DEFAULT_ALGORITHMS, 100), GOOD_JWKS),
     "modulus": (
         "bytes",

@@ -34,7 +34,8 @@ from ticketgate.token_client import TokenClient
 
 NEXT = "https://next.example"
 ENDPOINT = f"{ISSUER}/token"
-BASIC = ClientSecretBasic("orders", "secret")
+SECRET = "a-secret-that-opens-nothing-real"
+BASIC = ClientSecretBasic("orders", SECRET)
 
 
 class Caller:
@@ -207,11 +208,16 @@ def world():
             AuthorizationServer(
                 tokens,
                 clients=[
-                    Client("orders", "secret", frozenset({"read"})),
+                    Client("orders", SECRET, frozenset({"read"})),
                     Client("keyed", scopes=frozenset({"read"}), jwks={"keys": [own.public_jwk()]}),
                 ],
                 assertion_issuers=[
-                    AssertionIssuer("https://partner.example", jwks={"keys": [partner.public_jwk()]})
+                    AssertionIssuer(
+                        "https://partner.example",
+                        jwks={"keys": [partner.public_jwk()]},
+                        scopes=frozenset({"read"}),
+                        accept_any_subject=True,
+                    )
                 ],
             )
         )
@@ -242,7 +248,7 @@ def test_an_httpx_client_calls_the_next_api(world, way):
     issuer, api, _, own = world
     auth = {
         "basic": BASIC,
-        "post": ClientSecretPost("orders", "secret"),
+        "post": ClientSecretPost("orders", SECRET),
         "key": PrivateKeyJwt("keyed", own),
     }[way]
     client = TokenClient(issuer, auth)

@@ -13,6 +13,7 @@ except ModuleNotFoundError:
     raise SystemExit("The ticketgate command needs an extra: pip install 'ticketgate[cli]'") from None
 
 from ticketgate.demo.client import NoToken, TokenRequest, fetch_assertion, fetch_token
+from ticketgate.demo.issuer import CLIENT_ID, CLIENT_SECRET
 from ticketgate.demo.servers import Addresses, CannotStart, serving
 from ticketgate.demo.tour import walk
 from ticketgate.errors import ConfigurationError
@@ -64,11 +65,11 @@ def _introduce(addresses: Addresses) -> None:
     lines = [
         f"API      {api}      GET /health /me /orders /admin, POST /orders",
         f"         {api}/docs to try it in a browser: sign in as alice, password alice-secret",
-        f"issuer   {issuer}      client demo, secret demo-secret",
+        f"issuer   {issuer}      client {CLIENT_ID}, secret {CLIENT_SECRET}",
         "",
         "In another terminal:",
         "",
-        f"TOKEN=$(curl -s {issuer}/token -u demo:demo-secret -d grant_type=client_credentials"
+        f"TOKEN=$(curl -s {issuer}/token -u {CLIENT_ID}:{CLIENT_SECRET} -d grant_type=client_credentials"
         f" -d scope=orders:read | {read_token})",
         f'curl -i {api}/orders -H "Authorization: Bearer $TOKEN"',
         f"curl -i {api}/orders",

@@ -86,7 +86,12 @@ def test_mint_prints_a_token_that_opens(demo):
 )
 def test_the_issuer_makes_tokens_that_are_refused(demo, form, error):
     api, issuer, _ = demo
-    form = {"grant_type": "client_credentials", "client_id": "demo", "client_secret": "demo-secret", **form}
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": "demo",
+        "client_secret": "demo-secret-for-trying-things-out",
+        **form,
+    }
     token = httpx.post(f"{issuer}/token", data=form).raise_for_status().json()["access_token"]
     response = httpx.get(f"{api}/me", headers={"Authorization": f"Bearer {token}"})
     assert (response.status_code, response.json()["error"]) == (401, error)
@@ -135,7 +140,7 @@ def test_a_port_in_use_is_one_clear_sentence(option):
 def test_an_assertion_can_be_exchanged_once_with_curl(demo):
     api, issuer, _ = demo
     command = (
-        f"curl -s {issuer}/token -d grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer"
+        f"curl -s {issuer}/token -u demo:demo-secret-for-trying-things-out -d grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer"
         " -d assertion=$JWT -d scope=orders:read"
     )
     env = os.environ | {"JWT": ticketgate("mint", "--assertion", "--issuer", issuer).stdout.strip()}

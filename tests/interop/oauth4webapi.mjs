@@ -13,12 +13,12 @@ const as = await oauth.processDiscoveryResponse(expected, discovered);
 async function grant(client_id) {
   const client = { client_id };
   const parameters = new URLSearchParams({ scope: 'read', resource });
-  const response = await oauth.clientCredentialsGrantRequest(as, client, oauth.ClientSecretBasic('secret'), parameters, insecure);
+  const response = await oauth.clientCredentialsGrantRequest(as, client, oauth.ClientSecretBasic('a-secret-that-opens-nothing-real'), parameters, insecure);
   return oauth.processClientCredentialsResponse(as, client, response);
 }
 
 async function introspect(token, client, options = {}) {
-  const response = await oauth.introspectionRequest(as, client, oauth.ClientSecretBasic('secret'), token, { ...insecure, ...options });
+  const response = await oauth.introspectionRequest(as, client, oauth.ClientSecretBasic('a-secret-that-opens-nothing-real'), token, { ...insecure, ...options });
   const result = await oauth.processIntrospectionResponse(as, client, response);
   if (options.requestJwtResponse) await oauth.validateApplicationLevelSignature(as, response, insecure);
   return result;
@@ -30,7 +30,7 @@ const claims = await oauth.validateJwtAccessToken(as, request, resource, insecur
 
 const opaque = await grant('opaque');
 const before = await introspect(opaque.access_token, { client_id: 'api' });
-const revoked = await oauth.revocationRequest(as, { client_id: 'opaque' }, oauth.ClientSecretBasic('secret'), opaque.access_token, insecure);
+const revoked = await oauth.revocationRequest(as, { client_id: 'opaque' }, oauth.ClientSecretBasic('a-secret-that-opens-nothing-real'), opaque.access_token, insecure);
 await oauth.processRevocationResponse(revoked);
 
 console.log(JSON.stringify({

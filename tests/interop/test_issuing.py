@@ -54,13 +54,19 @@ def serving(algorithm):
         server = AuthorizationServer(
             tokens,
             clients=[
-                Client("orders", "secret", frozenset({"read"})),
-                Client("opaque", "secret", frozenset({"read"}), opaque=True),
-                Client("api", "secret", may_introspect=True),
+                Client("orders", SECRET, frozenset({"read"})),
+                Client("opaque", SECRET, frozenset({"read"}), opaque=True),
+                Client("api", SECRET, may_introspect=True),
                 Client("keyed", scopes=frozenset({"read"}), jwks={"keys": [OWN.public_jwk()]}),
             ],
             assertion_issuers=[
-                AssertionIssuer("https://partner.example", jwks={"keys": [PARTNER.public_jwk()]})
+                AssertionIssuer(
+                    "https://partner.example",
+                    jwks={"keys": [PARTNER.public_jwk()]},
+                    scopes=frozenset({"read"}),
+                    accept_any_subject=True,
+                    accept_unauthenticated_clients=True,
+                )
             ],
         )
         place["app"] = authorization_server_app(server)
@@ -76,7 +82,7 @@ class Validator(JWTBearerTokenValidator):
 
 @pytest.mark.requirement("RFC9068-2.1-a", "RFC9068-2.2-b")
 def test_authlib_obtains_tokens_from_us_and_accepts_them(ours):
-    with OAuth2Client("orders", "secret", token_endpoint_auth_method="client_secret_basic") as client:
+    with OAuth2Client("orders", SECRET, token_endpoint_auth_method="client_secret_basic") as client:
         token = client.fetch_token(f"{ours}/token", grant_type="client_credentials", scope="read")
     assert (token["token_type"], token["scope"]) == ("Bearer", "read")
     validator = Validator(ours, API)
@@ -97,7 +103,7 @@ def test_authlib_exchanges_an_assertion_with_us(ours_es256):
         expires_at=now + 60,
         header={"alg": "ES256", "kid": PARTNER.kid},
     )
-    with OAuth2Client("orders", "secret", token_endpoint_auth_method="client_secret_basic") as client:
+    with OAuth2Client("orders", SECRET, token_endpoint_auth_method="client_secret_basic") as client:
         token = client.fetch_token(f"{ours_es256}/token", grant_type=GRANT, assertion=assertion, scope="read")
     claims = Validator(ours_es256, API).authenticate_token(token["access_token"])
     assert (claims["sub"], claims["client_id"]) == ("alice", "orders")

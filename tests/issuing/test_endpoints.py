@@ -2,7 +2,7 @@
 
 import base64
 import json
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import pytest
 from flows import World
@@ -10,11 +10,14 @@ from joserfc.jwk import ECKey
 from tokens import ABSENT, API, ISSUER, NOW, Time, without_absent
 
 from ticketgate import Issuer, ResourceServer
+from ticketgate.core.jwt import decode_base64url
+from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.request import bearer_request
-from ticketgate.core.signing_key import SigningKey, sign_jwt
+from ticketgate.core.signing_key import SigningKey, finish_jwt, sign_jwt
+from ticketgate.core.strict_json import FrozenDict
 from ticketgate.errors import ConfigurationError
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
-from ticketgate.issuing.assertions import AssertionIssuer
+from ticketgate.issuing.assertions import AssertionIssuer, use_once
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.messages import EndpointRequest
 from ticketgate.issuing.server import AuthorizationServer, load_keys, save_keys
@@ -25,15 +28,30 @@ PARTNER = "https://partner.example"
 CLIENT_KEY, PARTNER_KEY = SigningKey.generate("ES256"), SigningKey.generate("ES256")
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 BEARER_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SECRET, ODD_SECRET = "s3cret-that-opens-nothing-at-all", "p:a%+ss" * 5
 CLIENTS = [
-    Client("app", "s3cret", frozenset({"orders:read", "orders:write"})),
-    Client("odd", "p:a%+ss", frozenset({"orders:read"})),
+    Client("app", SECRET, frozenset({"orders:read", "orders:write"})),
+    Client("odd", ODD_SECRET, frozenset({"orders:read"})),
     Client("keyed", scopes=frozenset({"orders:read"}), jwks={"keys": [CLIENT_KEY.public_jwk()]}),
     Client("public", scopes=frozenset({"orders:read"})),
-    Client("opaque", "s3cret", frozenset({"orders:read"}), opaque=True),
-    Client("api", "s3cret", may_introspect=True, resources=frozenset({API})),
-    Client("elsewhere", "s3cret", may_introspect=True, resources=frozenset({OTHER})),
+    Client("opaque", SECRET, frozenset({"orders:read"}), opaque=True),
+    Client("api", SECRET, may_introspect=True, resources=frozenset({API})),
+    Client("elsewhere", SECRET, may_introspect=True, resources=frozenset({OTHER})),
 ]
+
+
+def assertion_issuer(**options):
+    keys = (
+        {"jwks": {"keys": [PARTNER_KEY.public_jwk()]}}
+        if options.keys().isdisjoint({"jwks_uri", "find_key"})
+        else {}
+    )
+    defaults = {
+        "scopes": {"orders:read", "orders:write"},
+        "accept_any_subject": True,
+        "accept_unauthenticated_clients": True,
+    }
+    return AssertionIssuer(PARTNER, **(defaults | keys | options))
 
 
 class Server:
@@ -48,7 +66,7 @@ class Server:
             clock=self.time.clock,
         )
         self.world = World()
-        trusted = partner or AssertionIssuer(PARTNER, jwks={"keys": [PARTNER_KEY.public_jwk()]})
+        trusted = partner or assertion_issuer()
         self.server = AuthorizationServer(
             self.issuer, clients=CLIENTS, store=store, assertion_issuers=[trusted], **options
         )
@@ -61,14 +79,14 @@ class Server:
         parsed = json.loads(answer.body) if answer.body[:1] == b"{" else answer.body.decode()
         return answer.status, parsed, dict(answer.headers)
 
-    def token(self, form, auth=("app", "s3cret"), **request):
+    def token(self, form, auth=("app", SECRET), **request):
         return self.post("/token", {"grant_type": "client_credentials"} | form, auth, **request)
 
     def judged(self, token, audience=API):
         server = ResourceServer(audience, Issuer(ISSUER, jwks=self.issuer.jwks()), clock=self.time.clock)
         return self.world.run(server.authenticate(bearer_request(token)))
 
-    def introspect(self, token, auth=("api", "s3cret"), **request):
+    def introspect(self, token, auth=("api", SECRET), **request):
         return self.post("/introspect", {"token": token}, auth, **request)
 
 
@@ -98,11 +116,11 @@ def test_client_credentials():
 @pytest.mark.parametrize(
     ("form", "auth"),
     [
-        ({}, ("app", "s3cret")),
-        ({"client_id": "app"}, ("app", "s3cret")),
-        ({"client_id": "app", "client_secret": "s3cret"}, None),
-        ({}, ("odd", "p%3Aa%25%2Bss")),
-        ({"scope": ""}, ("app", "s3cret")),
+        ({}, ("app", SECRET)),
+        ({"client_id": "app"}, ("app", SECRET)),
+        ({"client_id": "app", "client_secret": SECRET}, None),
+        ({}, ("odd", quote_plus(ODD_SECRET))),
+        ({"scope": ""}, ("app", SECRET)),
     ],
 )
 def test_clients_that_authenticate(form, auth):
@@ -114,30 +132,30 @@ def test_clients_that_authenticate(form, auth):
     ("form", "auth", "status", "error"),
     [
         ({}, ("app", "wrong"), 401, "invalid_client"),
-        ({}, ("nobody", "s3cret"), 401, "invalid_client"),
+        ({}, ("nobody", SECRET), 401, "invalid_client"),
         ({}, ("keyed", ""), 401, "invalid_client"),
         ({}, ("public", ""), 401, "invalid_client"),
-        ({}, ("odd", "p:a%+ss"), 401, "invalid_client"),
+        ({}, ("odd", ODD_SECRET), 401, "invalid_client"),
         ({}, None, 400, "invalid_client"),
         ({"client_id": "app"}, None, 400, "invalid_client"),
         ({"client_id": "nobody"}, None, 400, "invalid_client"),
-        ({"client_secret": "s3cret"}, None, 400, "invalid_client"),
+        ({"client_secret": SECRET}, None, 400, "invalid_client"),
         ({"client_id": "app", "client_secret": "wrong"}, None, 400, "invalid_client"),
         ({"client_id": "public"}, None, 400, "unauthorized_client"),
-        ({"client_id": "odd"}, ("app", "s3cret"), 400, "invalid_request"),
-        ({"client_secret": "s3cret"}, ("app", "s3cret"), 400, "invalid_request"),
-        ({"client_assertion": "x"}, ("app", "s3cret"), 401, "invalid_client"),
+        ({"client_id": "odd"}, ("app", SECRET), 400, "invalid_request"),
+        ({"client_secret": SECRET}, ("app", SECRET), 400, "invalid_request"),
+        ({"client_assertion": "x"}, ("app", SECRET), 401, "invalid_client"),
         ({"client_assertion": "x", "client_assertion_type": "y"}, None, 400, "invalid_client"),
         ({"client_assertion": "x", "client_assertion_type": BEARER_TYPE}, None, 400, "invalid_client"),
         ({"client_assertion_type": BEARER_TYPE}, None, 400, "invalid_client"),
-        ({"grant_type": ""}, ("app", "s3cret"), 400, "invalid_request"),
-        ({"grant_type": "password"}, ("app", "s3cret"), 400, "unsupported_grant_type"),
-        ({"scope": "admin"}, ("app", "s3cret"), 400, "invalid_scope"),
-        ({"scope": "orders:read  orders:write"}, ("app", "s3cret"), 400, "invalid_scope"),
-        ({"scope": 'a"b'}, ("app", "s3cret"), 400, "invalid_scope"),
-        ({"scope": "orders:read", "resource": OTHER}, ("app", "s3cret"), 400, "invalid_scope"),
-        ({"resource": "https://nobody.example"}, ("app", "s3cret"), 400, "invalid_target"),
-        ({"lifetime": "9999", "roles": "admin"}, ("app", "s3cret"), 200, None),
+        ({"grant_type": ""}, ("app", SECRET), 400, "invalid_request"),
+        ({"grant_type": "password"}, ("app", SECRET), 400, "unsupported_grant_type"),
+        ({"scope": "admin"}, ("app", SECRET), 400, "invalid_scope"),
+        ({"scope": "orders:read  orders:write"}, ("app", SECRET), 400, "invalid_scope"),
+        ({"scope": 'a"b'}, ("app", SECRET), 400, "invalid_scope"),
+        ({"scope": "orders:read", "resource": OTHER}, ("app", SECRET), 400, "invalid_scope"),
+        ({"resource": "https://nobody.example"}, ("app", SECRET), 400, "invalid_target"),
+        ({"lifetime": "9999", "roles": "admin"}, ("app", SECRET), 200, None),
     ],
 )
 def test_token_requests_and_their_answers(form, auth, status, error):
@@ -254,7 +272,7 @@ def test_an_assertion_without_an_id_goes_by_its_hash():
 @pytest.mark.parametrize(
     ("auth", "more", "status", "client_id"),
     [
-        (("app", "s3cret"), {}, 200, "app"),
+        (("app", SECRET), {}, 200, "app"),
         (None, {"client_id": "public"}, 200, "public"),
         (("app", "wrong"), {}, 401, None),
         (None, {"client_id": "app"}, 400, None),
@@ -313,12 +331,111 @@ def test_subjects_are_resolved_by_a_function_that_may_refuse():
 
 
 def test_an_assertion_issuer_has_scopes_of_its_own():
-    partner = AssertionIssuer(
-        PARTNER, jwks={"keys": [PARTNER_KEY.public_jwk()]}, scopes=frozenset({"orders:read"})
-    )
-    server = Server(partner=partner)
+    server = Server(partner=assertion_issuer(scopes={"orders:read"}))
     assert exchange(server, vouch(), scope="orders:write")[1]["error"] == "invalid_scope"
-    assert exchange(server, vouch(), ("app", "s3cret"), scope="orders:read")[0] == 200
+    assert exchange(server, vouch(), ("app", SECRET), scope="orders:read")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "auth", "more", "scope", "error"),
+    [
+        ({"scopes": ()}, None, {}, "orders:read", "invalid_scope"),
+        ({"scopes": ()}, ("app", SECRET), {}, "orders:read", "invalid_scope"),
+        ({"accept_any_scope": True}, None, {}, "orders:write", None),
+        ({"accept_any_scope": True}, None, {}, "mail", "invalid_scope"),  # the resource does not define it
+        ({}, ("app", SECRET), {}, "orders:write", None),
+        ({}, ("opaque", SECRET), {}, "orders:write", "invalid_scope"),
+        ({"accept_any_scope": True}, ("opaque", SECRET), {}, "orders:write", "invalid_scope"),
+        ({}, None, {"client_id": "public"}, "orders:write", "invalid_scope"),
+        ({"accept_any_scope": True}, None, {"client_id": "public"}, "orders:write", "invalid_scope"),
+        ({"accept_unauthenticated_clients": False}, None, {}, "orders:read", "invalid_client"),
+        ({"accept_unauthenticated_clients": False}, ("app", SECRET), {}, "orders:read", None),
+        ({"accept_unauthenticated_clients": False}, None, {"client_id": "public"}, "orders:read", None),
+    ],
+)
+def test_nobody_gets_more_than_the_assertion_issuer_and_the_client_may(options, auth, more, scope, error):
+    status, members, _ = exchange(
+        Server(partner=assertion_issuer(**options)), vouch(), auth, scope=scope, **more
+    )
+    assert (status, members.get("error")) == (400 if error else 200, error)
+
+
+def test_a_client_that_chooses_its_claims_gets_no_scope_that_the_resource_does_not_define():
+    server = Server()
+    server.server.clients.add(Client("free", SECRET, accept_requested_claims=True))
+    assert server.token({"scope": "orders:write"}, ("free", SECRET))[0] == 200
+    for wanted in ({"scope": "mail"}, {"scope": "mail", "resource": "https://nobody.example"}):
+        assert server.token(wanted, ("free", SECRET))[1]["error"] == "invalid_scope"
+    assert server.token({"resource": "https://nobody.example"}, ("free", SECRET))[0] == 200
+
+
+def test_whose_subjects_may_be_named_is_chosen():
+    with pytest.raises(ConfigurationError, match="accept_any_subject"):
+        Server(partner=assertion_issuer(accept_any_subject=False))
+    assert Server(partner=assertion_issuer(accept_any_subject=False), resolve_subject=lambda claims: "x")
+
+
+def other_signature(raw):
+    """Another valid ECDSA signature over the same bytes: (r, s) is as good as (r, n - s)."""
+    signing_input, _, signature = raw.rpartition(".")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    rs = decode_base64url(signature.encode())
+    s = (order - int.from_bytes(rs[32:], "big")).to_bytes(32, "big")
+    return finish_jwt(signing_input.encode(), rs[:32] + s)
+
+
+def test_an_assertion_without_an_id_is_not_new_for_another_signature():
+    server = Server()
+    raw = vouch(jti=ABSENT)
+    assert exchange(Server(), other_signature(raw))[0] == 200
+    assert exchange(server, raw)[0] == 200
+    assert exchange(server, other_signature(raw))[1]["error"] == "invalid_grant"
+
+
+def test_ids_of_two_assertion_issuers_do_not_meet():
+    for first, second in ((("a b", "c"), ("a", "b c")), (('a", "b', "c"), ("a", 'b", "c'))):
+        store = MemoryStore()
+        for iss, jti in (first, second):
+            use_once("x.y.z", FrozenDict(iss=iss, jti=jti, exp=NOW + 60), store, NOW)
+
+
+@pytest.mark.parametrize("path", ["", "/token", "/tenant/token", "/jwks", "/introspect"])
+def test_an_issuer_answers_whatever_its_path_ends_in(path):
+    issuer = AccessTokenIssuer(ISSUER + path, SigningKey.generate("ES256"), resources=API)
+    server = AuthorizationServer(issuer, clients=CLIENTS)
+    world = World()
+    for place in metadata_urls(ISSUER + path):
+        answer = world.run(server.answer(urlsplit(place).path, EndpointRequest("GET")))
+        assert (answer.status, json.loads(answer.body)["issuer"]) == (200, ISSUER + path)
+    assert b"keys" in world.run(server.answer(f"{path}/jwks", EndpointRequest("GET"))).body
+    assert world.run(server.answer(f"{path}/token", EndpointRequest("GET"))).status == 405
+    assert set(server.paths) >= {f"{path}/{name}" for name in ("jwks", "token", "introspect", "revoke")}
+
+
+@pytest.mark.parametrize("secret", ["s", "s" * 31])
+def test_a_secret_that_can_be_guessed_is_refused(secret):
+    with pytest.raises(ConfigurationError, match="fewer than 32"):
+        Client("app", secret)
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o666])
+def test_the_store_is_its_owners_alone(tmp_path, before):
+    path = tmp_path / "issuer.db"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    store = SQLiteStore(path)
+    store.put("keys", "ring", {})
+    assert {one.stat().st_mode & 0o777 for one in tmp_path.iterdir()} == {0o600}
+    store.close()
+
+
+def test_the_store_is_not_behind_a_link_and_not_a_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "link", tmp_path):
+        with pytest.raises(ConfigurationError, match="SQLiteStore cannot open"):
+            SQLiteStore(path)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(
@@ -332,15 +449,15 @@ def test_keys_of_assertion_issuers_come_from_a_function(found):
         asked.append((header["kid"], claims["sub"]))
         return found
 
-    server = Server(partner=AssertionIssuer(PARTNER, find_key=find))
+    server = Server(partner=assertion_issuer(find_key=find))
     assert exchange(server, vouch())[0] == 200
     assert asked == [(PARTNER_KEY.kid, "alice")]
-    nobody = Server(partner=AssertionIssuer(PARTNER, find_key=lambda header, claims: None))
+    nobody = Server(partner=assertion_issuer(find_key=lambda header, claims: None))
     assert exchange(nobody, vouch())[1]["error"] == "invalid_grant"
 
 
 def test_keys_of_assertion_issuers_are_fetched():
-    server = Server(partner=AssertionIssuer(PARTNER, jwks_uri=f"{PARTNER}/jwks"))
+    server = Server(partner=assertion_issuer(jwks_uri=f"{PARTNER}/jwks"))
     status, members, headers = exchange(server, vouch())
     assert (status, members["error"], headers["Retry-After"]) == (503, "temporarily_unavailable", "1")
     assert exchange(server, vouch(iss="https://stranger.example"))[0] == 400
@@ -357,7 +474,7 @@ def test_keys_of_assertion_issuers_are_fetched():
         lambda: AssertionIssuer("", jwks_uri="https://x.example"),
         lambda: AssertionIssuer(PARTNER, jwks={}, jwks_uri="https://x.example"),
         lambda: AssertionIssuer(PARTNER, jwks_uri="http://x.example"),
-        lambda: Server(partner=AssertionIssuer(PARTNER, jwks={"keys": []})),
+        lambda: Server(partner=assertion_issuer(jwks={"keys": []})),
         lambda: Client(""),
         lambda: Client("x", jwks={"keys": [{"kty": "oct"}]}),
         lambda: Clients([Client("x"), Client("x")]),
@@ -373,9 +490,9 @@ def test_what_cannot_work_is_refused_at_once(wrong):
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense", ""])
 def test_introspection_tells_what_a_token_means(store, client, hint):
     server = Server(store)
-    token = server.token({"scope": "orders:read"}, (client, "s3cret"))[1]["access_token"]
+    token = server.token({"scope": "orders:read"}, (client, SECRET))[1]["access_token"]
     status, members, headers = server.post(
-        "/introspect", {"token": token, "token_type_hint": hint}, ("api", "s3cret")
+        "/introspect", {"token": token, "token_type_hint": hint}, ("api", SECRET)
     )
     assert (status, headers["Cache-Control"]) == (200, "no-store")
     assert members.pop("jti")
@@ -396,7 +513,7 @@ def test_introspection_tells_groups_roles_entitlements_and_cnf():
 def test_every_fault_of_a_token_is_inactive_and_nothing_else():
     server, stranger = Server(), Server()
     good = server.token({})[1]["access_token"]
-    opaque = server.token({}, ("opaque", "s3cret"))[1]["access_token"]
+    opaque = server.token({}, ("opaque", SECRET))[1]["access_token"]
     inactive = [
         "unknown", "a.b.c", "é", good + "x", good[:-4] + "AAAA", assertion(), vouch(),
         stranger.token({})[1]["access_token"], sign_jwt(server.issuer.keys.signing, "JWT", {"iss": ISSUER, "exp": NOW + 9}),
@@ -406,8 +523,8 @@ def test_every_fault_of_a_token_is_inactive_and_nothing_else():
         assert server.introspect(token)[:2] == (200, {"active": False})
     for token in (good, opaque):
         assert server.introspect(token)[1]["active"] is True
-        assert server.introspect(token, ("elsewhere", "s3cret"))[:2] == (200, {"active": False})
-        assert server.introspect(token, ("app", "s3cret"))[:2] == (200, {"active": False})
+        assert server.introspect(token, ("elsewhere", SECRET))[:2] == (200, {"active": False})
+        assert server.introspect(token, ("app", SECRET))[:2] == (200, {"active": False})
     server.time.advance(300)
     for token in (good, opaque):
         assert server.introspect(token)[:2] == (200, {"active": False})
@@ -417,7 +534,7 @@ def test_every_fault_of_a_token_is_inactive_and_nothing_else():
 @pytest.mark.parametrize(
     ("form", "auth", "accept", "status", "error"),
     [
-        ({}, ("api", "s3cret"), b"", 400, "invalid_request"),
+        ({}, ("api", SECRET), b"", 400, "invalid_request"),
         ({"token": "x"}, None, b"", 401, "invalid_client"),
         ({"token": "x"}, None, b"application/token-introspection+jwt", 400, "invalid_client"),
         ({"token": "x", "client_id": "public"}, None, b"", 401, "invalid_client"),
@@ -446,7 +563,7 @@ def test_a_signed_answer(accept):
         assert payload["token_introspection"]["active"] is active
 
 
-def revoke(server, token, auth=("app", "s3cret")):
+def revoke(server, token, auth=("app", SECRET)):
     return server.post("/revoke", {"token": token}, auth)
 
 
@@ -454,17 +571,17 @@ def revoke(server, token, auth=("app", "s3cret")):
 def test_revocation(store):
     server = Server(store)
     signed = server.token({})[1]["access_token"]
-    opaque = server.token({}, ("opaque", "s3cret"))[1]["access_token"]
+    opaque = server.token({}, ("opaque", SECRET))[1]["access_token"]
     assert revoke(server, "unknown")[0] == 200
     assert revoke(server, Server().token({})[1]["access_token"])[0] == 200
     assert revoke(server, signed)[1]["error"] == "unsupported_token_type"
-    assert revoke(server, signed, ("odd", "p%3Aa%25%2Bss"))[1]["error"] == "invalid_grant"
+    assert revoke(server, signed, ("odd", quote_plus(ODD_SECRET)))[1]["error"] == "invalid_grant"
     assert revoke(server, opaque)[1]["error"] == "invalid_grant"
     assert server.introspect(opaque)[1]["active"] is True
-    assert revoke(server, opaque, ("opaque", "s3cret"))[:2] == (200, {})
+    assert revoke(server, opaque, ("opaque", SECRET))[:2] == (200, {})
     assert server.introspect(opaque)[1] == {"active": False}
     assert server.introspect(signed)[1]["active"] is True
-    assert server.post("/revoke", {}, ("app", "s3cret"))[1]["error"] == "invalid_request"
+    assert server.post("/revoke", {}, ("app", SECRET))[1]["error"] == "invalid_request"
     assert revoke(server, signed, ("app", "wrong"))[0] == 401
 
 
@@ -516,7 +633,7 @@ def test_an_issuer_survives_a_restart(tmp_path):
     keys = load_keys(first, "ES256")
     keys.rotate()
     save_keys(first, keys)
-    opaque = Server(first).token({}, ("opaque", "s3cret"))[1]["access_token"]
+    opaque = Server(first).token({}, ("opaque", SECRET))[1]["access_token"]
     raw = vouch()
     assert exchange(Server(first), raw)[0] == 200
     first.close()
@@ -527,7 +644,7 @@ def test_an_issuer_survives_a_restart(tmp_path):
     server = Server(second)
     assert server.introspect(opaque)[1]["active"] is True
     assert exchange(server, raw)[1]["error"] == "invalid_grant"
-    assert b"s3cret" not in path.read_bytes()
+    assert SECRET.encode() not in path.read_bytes()
     assert opaque.encode() not in path.read_bytes()
     second.close()
 
@@ -551,7 +668,13 @@ def test_stores_forget_what_has_ended(store):
 
 
 def test_no_secret_is_shown_or_kept():
-    client = Client("app", "s3cret")
-    assert "s3cret" not in repr(client)
+    client = Client("app", SECRET)
+    assert SECRET not in repr(client)
     assert client.secret == ""
     assert ECKey.generate_key("P-256").as_dict(private=True)["d"] not in repr(client)
+
+
+def test_a_form_has_at_most_a_hundred_parameters():
+    server = Server()
+    assert server.token({f"p{number}": "x" for number in range(99)})[0] == 200
+    assert server.token({f"p{number}": "x" for number in range(100)})[1]["error"] == "invalid_request"

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from ticketgate.core.grant_types import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER
+from ticketgate.demo.authorization_codes import challenge_of
 from ticketgate.demo.issuer import BROWSER_CLIENT_ID, CLIENT_ID, CLIENT_SECRET
-from ticketgate.issuing.authorization_codes import challenge_of
 
 
 class NoToken(Exception):
@@ -61,7 +61,9 @@ def fetch_assertion(issuer: str) -> str:
 
 def exchange_assertion(issuer: str, assertion: str, scope: str) -> str:
     """The access token that ``assertion`` is good for, once.  Raises `NoToken`."""
-    return _obtain(issuer, {"grant_type": JWT_BEARER, "assertion": assertion, "scope": scope}, None)
+    return _obtain(
+        issuer, {"grant_type": JWT_BEARER, "assertion": assertion, "scope": scope}, (CLIENT_ID, CLIENT_SECRET)
+    )
 
 
 def sign_in(issuer: str, redirect_uri: str, name: str, password: str, scope: str) -> str:

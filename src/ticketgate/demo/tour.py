@@ -31,7 +31,7 @@ def walk(addresses: Addresses) -> Iterator[Verdict]:
         reader = TokenRequest(scope=["orders:read"])
         good = fetch_token(issuer, reader)
         expired = fetch_token(issuer, TokenRequest(scope=["orders:read"], lifetime=-60))
-        elsewhere = fetch_token(issuer, TokenRequest(scope=["orders:read"], resource=OTHER_AUDIENCE))
+        elsewhere = fetch_token(issuer, TokenRequest(resource=OTHER_AUDIENCE))
         admin = fetch_token(issuer, TokenRequest(role=["admin"]))
 
         yield _verdict("a public path without a token", "200", api.get("/health"))

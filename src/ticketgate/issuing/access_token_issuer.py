@@ -62,7 +62,7 @@ class AccessTokenIssuer:
 
     def meaningful(self, scope: str, resource: str) -> tuple[str, ...]:
         """The values of ``scope`` that mean something to ``resource`` (RFC 9068 §3), each once."""
-        known = self._resources.get(resource)
+        known = self._resources.get(resource, ())
         return (
             tuple(value for value in scope_values(scope) if known is None or value in known) if scope else ()
         )

@@ -3,7 +3,7 @@
 RFC 7521 §5, RFC 7523 §3, RFC 8725 §3.11.
 """
 
-import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.strict_json import FrozenDict
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, InvalidToken
-from ticketgate.issuing.stores import Store
+from ticketgate.issuing.stores import Store, name_of
 
 CLIENT_TYPE = "application/client-authentication+jwt"
 OTHER_TYPES = frozenset(
@@ -50,19 +50,32 @@ class AssertionIssuer:
     """Somebody whose assertions are grants (RFC 7523 §2.1): ``issuer`` is their ``iss``, compared exactly.
 
     Their keys are one of ``jwks``, ``jwks_uri``, or ``find_key``, which is given header and claims and returns a
-    JWK, a JWK Set or None (it may be async).  ``scopes`` bounds what may be asked for, None leaves that open.
+    JWK, a JWK Set or None (it may be async).
+
+    ``scopes`` is what may be asked for by its assertions, nothing by default; ``accept_any_scope`` lets them ask for
+    every scope.  ``accept_any_subject`` takes whomever it names for the subject of the token.  Clients authenticate or
+    name themselves, and never get more than their own scopes; with ``accept_unauthenticated_clients`` they need not.
     """
 
     issuer: str
     jwks: Mapping[str, Any] | None = None
     jwks_uri: str | None = None
     find_key: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
-    scopes: frozenset[str] | None = None
+    scopes: frozenset[str] = frozenset()
+    accept_any_scope: bool = False
+    accept_any_subject: bool = False
+    accept_unauthenticated_clients: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", frozenset(self.scopes))
         if not self.issuer or sum(way is not None for way in (self.jwks, self.jwks_uri, self.find_key)) != 1:
             raise ConfigurationError("an AssertionIssuer needs a name and one of jwks, jwks_uri, find_key")
         _ = checked_address("jwks_uri", self.jwks_uri, insecure_http=False)
+
+    @property
+    def allowed_scopes(self) -> frozenset[str] | None:
+        """What may be asked for, None for anything."""
+        return None if self.accept_any_scope else self.scopes
 
 
 class AssertionKeys:
@@ -119,11 +132,12 @@ def check_assertion(claims: FrozenDict, audiences: Sequence[str], now: float) ->
 def use_once(raw: str, claims: FrozenDict, store: Store, now: float) -> None:
     """RFC 7523 §3: an assertion is good for one use.  Raises `InvalidToken` for the second.
 
-    One without ``jti`` goes by the hash of the whole.
+    One without ``jti`` goes by what was signed, and not by the whole: of one ECDSA signature anybody can make another
+    that is valid too.
     """
     jti = claims.get("jti")
     if jti is not None and not isinstance(jti, str):
         raise InvalidToken("claim", expected="jti: a string", actual=jti)
-    name = f"{claims['iss']} {jti}" if jti else hashlib.sha256(raw.encode()).hexdigest()
-    if not store.add("assertion", name, float(claims["exp"]) + LEEWAY, now):
+    identity = json.dumps([claims["iss"], jti]) if jti else raw.rpartition(".")[0]
+    if not store.add("assertion", name_of(identity), float(claims["exp"]) + LEEWAY, now):
         raise InvalidToken("claim", expected="an assertion that is new", actual="a replay")

@@ -7,9 +7,8 @@ import binascii
 import hashlib
 import hmac
 import logging
-import re
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
@@ -18,8 +17,6 @@ from ticketgate.core.client_auth import ASSERTION_TYPE
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
 from ticketgate.core.jwt import verify_signature
 from ticketgate.core.keys import KeySet, static_jwk_set
-from ticketgate.core.web_address import is_loopback, is_safe, split
-from ticketgate.core.web_address import origin as origin_of
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.assertions import (
     check_assertion,
@@ -31,8 +28,7 @@ from ticketgate.issuing.messages import EndpointRequest, Refusal
 from ticketgate.issuing.stores import MemoryStore, Store
 
 NO_KEYS = KeySet(())
-MAX_PORT = 65_535
-PORT = re.compile(r"(?::[1-9][0-9]{0,4})?")
+MIN_SECRET = 32
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
 
 logger = logging.getLogger("ticketgate.issuing")
@@ -42,13 +38,13 @@ logger = logging.getLogger("ticketgate.issuing")
 class Client:
     """A client: confidential with a ``secret`` or with public keys (``jwks``), public with neither.
 
-    ``scopes`` is what it may ask for; ``redirect_uris`` are where users are sent back to with a code, https or on
-    loopback, there with any port (RFC 8252 §7.3); ``resources`` are the APIs whose tokens it may introspect, where
+    ``scopes`` is what it may ask for; ``resources`` are the APIs whose tokens it may introspect, where
     ``may_introspect`` lets it (none means all).  ``opaque`` has it get tokens that say nothing by themselves.
-    ``accept_requested_claims`` lets the client itself choose any scope, ``resource``, ``roles``, ``groups``,
-    ``entitlements``, ``lifetime`` and ``token_format`` of its tokens: for demonstrations and tests only.
+    ``accept_requested_claims`` lets the client itself choose every scope of a resource, ``resource``, ``roles``,
+    ``groups``, ``entitlements``, ``lifetime`` and ``token_format`` of its tokens: for demonstrations and tests only.
 
-    The secret is not kept, only its hash.
+    A secret has at least 32 characters, made by a random generator: then its SHA-256, which is all that is kept, tells
+    nothing.  Raises `ConfigurationError` for a shorter one.
     """
 
     client_id: str
@@ -57,7 +53,6 @@ class Client:
     jwks: Mapping[str, Any] | None = field(default=None, kw_only=True)
     may_introspect: bool = field(default=False, kw_only=True)
     resources: frozenset[str] = field(default=frozenset(), kw_only=True)
-    redirect_uris: frozenset[str] = field(default=frozenset(), kw_only=True)
     opaque: bool = field(default=False, kw_only=True)
     accept_requested_claims: bool = field(default=False, kw_only=True)
     digest: str = field(default="", repr=False, kw_only=True)
@@ -69,46 +64,20 @@ class Client:
         if self.jwks is not None:
             object.__setattr__(self, "keys", static_jwk_set(self.jwks, DEFAULT_ALGORITHMS))
         if self.secret:
+            if len(self.secret) < MIN_SECRET:
+                raise ConfigurationError(
+                    f"the secret of client {self.client_id!r} has fewer than {MIN_SECRET} characters:"
+                    " make one with secrets.token_urlsafe(32)"
+                )
             object.__setattr__(self, "digest", _digest(self.secret))
             object.__setattr__(self, "secret", "")
         object.__setattr__(self, "scopes", frozenset(self.scopes))
         object.__setattr__(self, "resources", frozenset(self.resources))
-        object.__setattr__(self, "redirect_uris", frozenset(self.redirect_uris))
-        for uri in self.redirect_uris:
-            if not isinstance(uri, str) or not is_safe(uri):
-                raise ConfigurationError(
-                    f"redirect_uri {uri!r} is no https URL without fragment: http is for loopback only"
-                )
 
     @property
     def is_confidential(self) -> bool:
         """Whether it can prove to be itself."""
         return bool(self.digest or self.jwks)
-
-    def may_be_sent_to(self, uri: str) -> bool:
-        """Whether ``uri`` is registered: exactly, or on loopback with another port (RFC 9700 §2.1)."""
-        return _is_one_of(uri, self.redirect_uris)
-
-
-def _is_one_of(url: str, registered: Collection[str]) -> bool:
-    """Whether ``url`` is registered, as it stands or on loopback with another port."""
-    return url in registered or any(_is_loopback_variant(url, other) for other in registered)
-
-
-def _is_loopback_variant(url: str, registered: str) -> bool:
-    """Whether ``url`` is ``registered`` with another port, both http on loopback (RFC 8252 §7.3).
-
-    Nothing but the port is read from ``url``: what it must be is built from the registered URL, and compared as a
-    string.  Two readings of one URL can therefore never differ.
-    """
-    parts = split(registered)
-    if parts is None or parts.scheme != "http" or not is_loopback(parts.hostname or ""):
-        return False
-    own_port = f":{parts.port}" if parts.port else ""
-    start = origin_of(registered).removesuffix(own_port)
-    rest = registered[len(start) + len(own_port) :]
-    port = url.removeprefix(start).removesuffix(rest)
-    return bool(PORT.fullmatch(port)) and int(port[1:] or 80) <= MAX_PORT and url == start + port + rest
 
 
 class Login(NamedTuple):
@@ -141,20 +110,13 @@ class Clients:
     def add(self, client: Client) -> None:
         """Know ``client`` from now on, in place of another with its name."""
         members = {one.name: getattr(client, one.name) for one in fields(client) if one.init}
-        members |= {name: sorted(members[name]) for name in ("scopes", "resources", "redirect_uris")}
+        members |= {name: sorted(members[name]) for name in ("scopes", "resources")}
         self._store.put("client", client.client_id, members)
 
     def named(self, client_id: str, now: float) -> Client | None:
         """The client of that name, which nobody has proven to be yet."""
         found = self._store.get("client", client_id, now)
         return None if found is None else Client(**found)
-
-    def speak_from(self, origin: str) -> bool:
-        """Whether pages of ``origin`` are some client's: one of its redirect URIs is there."""
-        known = self._store.all("client").values()
-        return _is_one_of(
-            origin, {origin_of(uri) for found in known for uri in found.get("redirect_uris", ())}
-        )
 
     def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Client:
         """The client that made this request.  Raises `Refusal`: one method, and the right proof."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 MAX_BODY_BYTES = 65_536
+MAX_PARAMETERS = 100
 FORM = b"application/x-www-form-urlencoded"
 
 
@@ -28,7 +29,7 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send back: status, header fields, and a body of JSON or HTML."""
+    """What to send back: status, header fields and body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -44,25 +45,6 @@ class Answer:
     def of(cls, members: Mapping[str, Any], status: int = 200, *more: tuple[str, str]) -> "Answer":
         """``members`` as JSON, which no cache may keep (RFC 6749 §5.1)."""
         return cls(status, (*cls.UNCACHED, *more), json.dumps(members, separators=(",", ":")).encode("ascii"))
-
-    @classmethod
-    def page(cls, html: str, status: int = 200, *more: tuple[str, str], form_action: str = "") -> "Answer":
-        """``html`` as a page that no other one may frame, and whose form leads here and to ``form_action`` only."""
-        policy = f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {form_action}".rstrip()
-        headers = (
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Cache-Control", "no-store"),
-            ("Content-Security-Policy", f"{policy}; base-uri 'none'; frame-ancestors 'none'"),
-            ("X-Frame-Options", "DENY"),
-            ("Referrer-Policy", "no-referrer"),
-        )
-        return cls(status, (*headers, *more), html.encode("utf-8"))
-
-    @classmethod
-    def redirect(cls, url: str) -> "Answer":
-        """Send the browser to ``url`` with a GET, whatever it sent here (RFC 9700 §4.12)."""
-        headers = (("Location", url), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"))
-        return cls(303, headers, b"")
 
     def with_headers(self, *more: tuple[str, str]) -> "Answer":
         """The same answer with further header fields."""
@@ -99,19 +81,18 @@ def read_parameters(request: EndpointRequest) -> dict[str, str]:
         raise Refusal("invalid_request", f"The body must be {FORM.decode()}")
     if len(request.body) > MAX_BODY_BYTES:
         raise Refusal("invalid_request", f"The body must be at most {MAX_BODY_BYTES} bytes", status=413)
-    return _parsed(request.body)
+    return parse_form(request.body)
 
 
-def read_query(request: EndpointRequest) -> dict[str, str]:
-    """The parameters in the URL of an authorization request (RFC 6749 §3.1), by the same rules."""
-    return _parsed(request.query)
-
-
-def _parsed(encoded: bytes) -> dict[str, str]:
+def parse_form(encoded: bytes) -> dict[str, str]:
+    """The parameters that ``encoded`` holds (RFC 6749 Appendix B), by the same rules."""
     try:
-        pairs = parse_qsl(encoded.decode("ascii"), keep_blank_values=True, errors="strict")
+        pairs = parse_qsl(
+            encoded.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+        )
     except ValueError as error:
-        raise Refusal("invalid_request", "Parameters must be percent-encoded UTF-8") from error
+        words = f"Parameters must be percent-encoded UTF-8, and at most {MAX_PARAMETERS}"
+        raise Refusal("invalid_request", words) from error
     if len(dict(pairs)) != len(pairs):
         raise Refusal("invalid_request", "A parameter is repeated")
     return {name: value for name, value in pairs if value}

@@ -1,6 +1,6 @@
 """An authorization server as a whole: its endpoints, its metadata and its keys, free of any framework.
 
-RFC 8414 §2 and §3, RFC 6749 §3, RFC 9207 §3; WHATWG Fetch, CORS protocol.
+RFC 8414 §2 and §3, RFC 6749 §3.
 """
 
 import json
@@ -13,8 +13,6 @@ from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.assertions import AssertionIssuer
-from ticketgate.issuing.authorization_codes import AuthorizationCodes
-from ticketgate.issuing.authorization_endpoint import AuthorizationEndpoint
 from ticketgate.issuing.clients import Client, Clients
 from ticketgate.issuing.introspection_endpoint import IntrospectionEndpoint, KnownTokens
 from ticketgate.issuing.keys import KeyRing
@@ -24,11 +22,6 @@ from ticketgate.issuing.stores import MemoryStore, Store
 from ticketgate.issuing.token_endpoint import TokenEndpoint
 
 AUTH_METHODS = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
-PREFLIGHT = (
-    ("Access-Control-Allow-Methods", "GET, POST"),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Requested-With"),
-    ("Access-Control-Max-Age", "600"),
-)
 SIGNING_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 
 
@@ -37,8 +30,6 @@ class AuthorizationServer:
 
     ``store`` keeps clients, opaque tokens, revocations and what was used once; ``clients`` are added to it.
     ``assertion_issuers`` and ``resolve_subject`` are for the JWT bearer grant, see `TokenEndpoint`.
-    ``authenticate_user`` is given name and password and returns the `User` who signs in, or None: with it there is
-    a login page at ``/authorize`` for clients with ``redirect_uris``, and the authorization code grant with PKCE.
     ``deny_list`` makes JWTs revocable.  ``accept_token_endpoint_audience`` also takes assertions that are
     addressed to the token endpoint, as RFC 7523 had it once.
 
@@ -53,86 +44,56 @@ class AuthorizationServer:
         store: Store | None = None,
         assertion_issuers: Iterable[AssertionIssuer] = (),
         resolve_subject: Callable[[Mapping[str, Any]], Any] | None = None,
-        authenticate_user: Callable[[str, str], Any] | None = None,
         deny_list: bool = False,
         accept_token_endpoint_audience: bool = False,
     ) -> None:
         self.issuer = issuer
         self.store: Store = MemoryStore() if store is None else store
         base = issuer.issuer.rstrip("/")
+        self._root = urlsplit(base).path
         audiences = (issuer.issuer, *([f"{base}/token"] if accept_token_endpoint_audience else []))
         self.clients = Clients(clients, self.store, audiences=audiences)
         tokens = KnownTokens(issuer, self.store)
-        self.authorization: AuthorizationEndpoint | None = None
-        codes: AuthorizationCodes | None = None
-        if authenticate_user is not None:
-            codes = AuthorizationCodes(self.store)
-            self.authorization = AuthorizationEndpoint(
-                issuer, self.clients, self.store, codes, authenticate_user
-            )
-        more: dict[str, Any] = {} if resolve_subject is None else {"resolve_subject": resolve_subject}
         self.token = TokenEndpoint(
             issuer,
             self.clients,
             self.store,
             audiences=(issuer.issuer, f"{base}/token"),
             assertion_issuers=assertion_issuers,
-            codes=codes,
-            **more,
+            resolve_subject=resolve_subject,
         )
         self.introspection = IntrospectionEndpoint(issuer, self.clients, tokens)
         self.revocation = RevocationEndpoint(issuer, self.clients, tokens, self.store, deny_list=deny_list)
 
     @property
+    def metadata_paths(self) -> tuple[str, ...]:
+        """Where the metadata document is (RFC 8414 §3.1), below the issuer's origin."""
+        return tuple(urlsplit(url).path for url in metadata_urls(self.issuer.issuer))
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Every path that is answered, below the issuer's origin."""
-        root = urlsplit(self.issuer.issuer).path.rstrip("/")
-        places = tuple(urlsplit(url).path for url in metadata_urls(self.issuer.issuer))
-        ours = ("/jwks", "/token", "/introspect", "/revoke", *(["/authorize"] if self.authorization else []))
-        return (*places, *(root + path for path in ours))
+        ours = ("/jwks", "/token", "/introspect", "/revoke")
+        return (*self.metadata_paths, *(self._root + path for path in ours))
 
     def answer(self, path: str, request: EndpointRequest) -> Flow[Answer]:
-        """The answer to a request for ``path``, one of `paths`.
-
-        Pages at the origin of a client's redirect URI may read all but the login page, as browsers have it (CORS).
-        """
-        if not request.origin or path.endswith("/authorize"):
-            return (yield from self._answer(path, request))
-        shared = self._shared_with(request.origin)
-        if request.method == "OPTIONS":
-            return Answer(204, (*shared, *(PREFLIGHT if len(shared) > 1 else ())), b"")
-        return (yield from self._answer(path, request)).with_headers(*shared)
-
-    def _shared_with(self, origin: bytes) -> tuple[tuple[str, str], ...]:
-        name = origin.decode("latin-1")
-        allowed = self.clients.speak_from(name)
-        return (("Vary", "Origin"), *([("Access-Control-Allow-Origin", name)] if allowed else []))
-
-    def _answer(self, path: str, request: EndpointRequest) -> Flow[Answer]:
-        if self.authorization is not None and path.endswith("/authorize"):
-            return (yield from self.authorization.answer(request))
-        if path.endswith("/token"):
-            return (yield from self.token.answer(request))
-        if path.endswith("/introspect"):
-            return self.introspection.answer(request)
-        if path.endswith("/revoke"):
-            return self.revocation.answer(request)
-        if request.method not in {"GET", "HEAD"}:
-            return Answer(405, (("Allow", "GET, HEAD"),), b"")
-        return _document(self.issuer.jwks() if path.endswith("/jwks") else self.metadata())
+        """The answer to a request for ``path``, one of `paths`."""
+        if path in self.metadata_paths:  # first: an issuer's own path may end in /token
+            return document_answer(self.metadata(), request)
+        match path.removeprefix(self._root):
+            case "/token":
+                return (yield from self.token.answer(request))
+            case "/introspect":
+                return self.introspection.answer(request)
+            case "/revoke":
+                return self.revocation.answer(request)
+            case _:
+                return document_answer(self.issuer.jwks(), request)
 
     def metadata(self) -> dict[str, Any]:
         """The metadata document (RFC 8414 §2), made of what is configured."""
         base = self.issuer.issuer.rstrip("/")
-        login: dict[str, Any] = {
-            "authorization_endpoint": f"{base}/authorize",
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "code_challenge_methods_supported": ["S256"],
-            "authorization_response_iss_parameter_supported": True,
-        }
         return self.issuer.metadata(
-            **(login if self.authorization else {}),
             token_endpoint=f"{base}/token",
             introspection_endpoint=f"{base}/introspect",
             revocation_endpoint=f"{base}/revoke",
@@ -145,7 +106,10 @@ class AuthorizationServer:
         )
 
 
-def _document(value: Mapping[str, Any]) -> Answer:
+def document_answer(value: Mapping[str, Any], request: EndpointRequest) -> Answer:
+    """``value`` as a JSON document that anybody may keep for a minute; only GET and HEAD read it."""
+    if request.method not in {"GET", "HEAD"}:
+        return Answer(405, (("Allow", "GET, HEAD"),), b"")
     headers = (("Content-Type", "application/json"), ("Cache-Control", "public, max-age=60"))
     return Answer(200, headers, json.dumps(value).encode())
 

@@ -3,18 +3,33 @@
 RFC 6749 §3.2, RFC 8414 §3.
 """
 
+from typing import Protocol
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from ticketgate.core.flow import Flow
 from ticketgate.drivers.aio import Driver, default_driver
-from ticketgate.issuing.messages import MAX_BODY_BYTES, EndpointRequest
-from ticketgate.issuing.server import AuthorizationServer
+from ticketgate.issuing.messages import MAX_BODY_BYTES, Answer, EndpointRequest
 
 
-def authorization_server_app(server: AuthorizationServer, *, driver: Driver | None = None) -> Starlette:
+class Server(Protocol):
+    """What can be served: an `AuthorizationServer`, or what is built around one."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that is answered, below the issuer's origin."""
+        ...
+
+    def answer(self, path: str, request: EndpointRequest) -> Flow[Answer]:
+        """The answer to a request for one of `paths`."""
+        ...
+
+
+def authorization_server_app(server: Server, *, driver: Driver | None = None) -> Starlette:
     """The whole server as one application: every endpoint at the path that the issuer's identifier gives it.
 
     An issuer with a path is mounted there; the metadata that RFC 8414 puts before that path is then the outer
@@ -38,7 +53,7 @@ def _nothing_here() -> Response:
     return PlainTextResponse("Not Found", 404)
 
 
-async def _respond(server: AuthorizationServer, runner: Driver, request: Request) -> Response:
+async def _respond(server: Server, runner: Driver, request: Request) -> Response:
     answer = await runner.run(server.answer(request.scope["path"], await _read(request)))
     body = b"" if request.method == "HEAD" else answer.body
     response = Response(body, answer.status)

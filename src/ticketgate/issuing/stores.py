@@ -5,11 +5,15 @@ One small protocol, and two that keep it: in memory, and in an SQLite file that 
 
 import hashlib
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
+
+from ticketgate.errors import ConfigurationError
 
 PURGE_EVERY = 1_000
 LONGEST_LIFE = 3_600.0
@@ -90,11 +94,33 @@ class MemoryStore:
             self._entries = {name: entry for name, entry in entries if entry[1] is None or entry[1] > now}
 
 
+def _make_private(path: str | Path) -> None:
+    """Have ``path`` readable by us alone, also where it was there before: private keys are kept in it.
+
+    The files that SQLite puts beside it get its mode.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"SQLiteStore cannot open {str(path)!r}: {error.strerror}") from error
+    try:
+        if sys.platform != "win32":
+            os.fchmod(descriptor, 0o600)
+    except PermissionError as error:
+        raise ConfigurationError(f"SQLiteStore: {str(path)!r} belongs to another user") from error
+    finally:
+        os.close(descriptor)
+
+
 class SQLiteStore:
-    """Remembers in the file ``path``, which only its owner may read; several processes may share it."""
+    """Remembers in the file ``path``, which only its owner may read; several processes may share it.
+
+    Raises `ConfigurationError` where the file is another user's, or a symbolic link.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        Path(path).touch(mode=0o600)
+        _make_private(path)
         self._additions = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._lock = Lock()

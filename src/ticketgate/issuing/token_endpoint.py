@@ -1,7 +1,7 @@
 """The token endpoint: who asks, for what, and the token that comes of it.
 
-RFC 6749 §4.1.3 (authorization code), §4.4 (client credentials), §5.1 and §5.2; RFC 7523 §2.1 and §3 (JWT bearer grant);
-RFC 9068 §2.2.3 and §3; RFC 8707 §2 (resource).
+RFC 6749 §4.4 (client credentials), §5.1 and §5.2; RFC 7523 §2.1 and §3 (JWT bearer grant); RFC 9068 §2.2.3 and §3;
+RFC 8707 §2 (resource).
 """
 
 import logging
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketgate.core.flow import Flow, call
-from ticketgate.core.grant_types import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER
+from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER
 from ticketgate.core.jwt import verify_signature
 from ticketgate.core.surroundings import Surroundings
-from ticketgate.errors import InvalidToken, IssuerUnavailable
+from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
 from ticketgate.issuing.assertions import (
     AssertionIssuer,
@@ -25,8 +25,7 @@ from ticketgate.issuing.assertions import (
     type_is_for,
     use_once,
 )
-from ticketgate.issuing.authorization_codes import AuthorizationCodes
-from ticketgate.issuing.clients import Client, Clients
+from ticketgate.issuing.clients import Client, Clients, invalid_client
 from ticketgate.issuing.messages import Answer, EndpointRequest, Refusal, read_parameters
 from ticketgate.issuing.stores import Store, name_of
 from ticketgate.issuing.tokens import MAX_LIFETIME
@@ -36,10 +35,6 @@ REQUESTED_CLAIMS = ("roles", "groups", "entitlements")
 LIFETIME = re.compile(r"-?[0-9]{1,4}")
 
 logger = logging.getLogger("ticketgate.issuing")
-
-
-def _vouched_subject(claims: Mapping[str, Any]) -> str:
-    return str(claims["sub"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +51,13 @@ class Wish:
 
 
 class TokenEndpoint:
-    """Answers token requests by client credentials, authorization code and JWT bearer grant; a flow, and never waits.
+    """Answers token requests by client credentials and JWT bearer grant; a flow, and never waits.
 
     ``assertion_issuers`` are trusted for that grant; ``resolve_subject`` is given the claims of an assertion and
-    returns the subject of the token, or None to refuse (it may be async).  ``audiences`` are the names that an
-    assertion may be addressed to, ``codes`` what users agreed to.
+    returns the subject of the token, or None to refuse (it may be async).  It is required, except where each assertion
+    issuer may name any subject.  ``audiences`` are the names that an assertion may be addressed to.
+
+    Raises `ConfigurationError` where an assertion issuer's subjects are resolved by nobody.
     """
 
     def __init__(
@@ -71,8 +68,7 @@ class TokenEndpoint:
         *,
         audiences: tuple[str, ...],
         assertion_issuers: Iterable[AssertionIssuer] = (),
-        resolve_subject: Callable[[Mapping[str, Any]], Any] = _vouched_subject,
-        codes: AuthorizationCodes | None = None,
+        resolve_subject: Callable[[Mapping[str, Any]], Any] | None = None,
     ) -> None:
         self._issuer = issuer
         self._clients = clients
@@ -80,14 +76,17 @@ class TokenEndpoint:
         self._audiences = audiences
         self._assertion_issuers = {one.issuer: AssertionKeys(one) for one in assertion_issuers}
         self._resolve_subject = resolve_subject
-        self._codes = codes
+        for name, keys in self._assertion_issuers.items():
+            if resolve_subject is None and not keys.issuer.accept_any_subject:
+                raise ConfigurationError(
+                    f"whose subjects may {name!r} name? Give resolve_subject=function, or accept_any_subject=True"
+                )
         self._around = Surroundings(issuer.clock)
 
     @property
     def grant_types(self) -> list[str]:
         """The grants that are answered."""
-        by_code = [] if self._codes is None else [AUTHORIZATION_CODE]
-        return [CLIENT_CREDENTIALS, *by_code, *([JWT_BEARER] if self._assertion_issuers else [])]
+        return [CLIENT_CREDENTIALS, *([JWT_BEARER] if self._assertion_issuers else [])]
 
     def answer(self, request: EndpointRequest) -> Flow[Answer]:
         """The token, or the refusal; never an exception for what a stranger sent."""
@@ -103,8 +102,6 @@ class TokenEndpoint:
                 )
             if grant == JWT_BEARER:
                 wish = yield from self._vouched_for(request, parameters, now)
-            elif grant == AUTHORIZATION_CODE and self._codes is not None:
-                wish = self._agreed(self._codes, request, parameters, now)
             else:
                 wish = self._for_itself(request, parameters, now)
             return self._grant(wish, now)
@@ -127,53 +124,26 @@ class TokenEndpoint:
             subject=client.client_id,
             client_id=client.client_id,
             resource=wanted_resource(self._issuer, parameters, free=free),
-            scope=wanted_scope(self._issuer, parameters, None if free else client.scopes, free=free),
+            scope=wanted_scope(self._issuer, parameters, None if free else client.scopes),
             lifetime=_lifetime(client, parameters, self._issuer.lifetime),
             claims=_claims(client, parameters),
             opaque=client.opaque or (free and parameters.get("token_format") == "opaque"),
         )
 
-    def _agreed(
-        self,
-        codes: AuthorizationCodes,
-        request: EndpointRequest,
-        parameters: Mapping[str, str],
-        now: float,
-    ) -> Wish:
-        """RFC 6749 §4.1.3, RFC 7636 §4.6: the client that the user saw, and its verifier."""
-        client = self._clients.authenticate(request, parameters, now)
-        if "code" not in parameters:
-            raise Refusal("invalid_request", "code is missing")
-        agreement = codes.redeem(
-            parameters["code"],
-            client_id=client.client_id,
-            redirect_uri=parameters.get("redirect_uri"),
-            verifier=parameters.get("code_verifier"),
-            now=now,
-        )
-        if parameters.get("resource", agreement.resource) != agreement.resource:
-            raise Refusal("invalid_target", "The user agreed to another resource")
-        return Wish(
-            subject=agreement.subject,
-            client_id=client.client_id,
-            resource=agreement.resource,
-            scope=agreement.scope,
-            lifetime=self._issuer.lifetime,
-            claims={**agreement.claims, "auth_time": agreement.auth_time},
-            opaque=client.opaque,
-        )
-
     def _vouched_for(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Flow[Wish]:
-        """RFC 7523 §2.1: a client may authenticate, and if it tries, it must succeed."""
+        """RFC 7523 §2.1 and §3.1: a client may authenticate, and if it tries, it must succeed.
+
+        Who says nothing of itself would get past the limits of the client that it is, so that must be accepted.
+        """
         client = self._clients.authenticated(request, parameters, now)
         raw = parameters.get("assertion")
         if raw is None:
             raise Refusal("invalid_request", "assertion is missing")
         claims, trusted = yield from self._checked(raw, now)
-        subject = yield from call(self._resolve_subject, claims)
-        if not isinstance(subject, str) or not subject:
-            raise _invalid_grant()
-        allowed = _both(trusted.scopes, client.scopes if client and client.is_confidential else None)
+        if client is None and not trusted.accept_unauthenticated_clients:
+            raise invalid_client(by_header=False)
+        subject = yield from self._subject(claims)
+        allowed = _both(trusted.allowed_scopes, client.scopes if client else None)
         wish = Wish(
             subject=subject,
             client_id=client.client_id if client else trusted.issuer,
@@ -185,6 +155,14 @@ class TokenEndpoint:
         )
         self._use(raw, claims, now)
         return wish
+
+    def _subject(self, claims: Mapping[str, Any]) -> Flow[str]:
+        """Whom the token is about.  Raises `Refusal` where the assertion names nobody that may be named."""
+        resolve = self._resolve_subject
+        subject = claims["sub"] if resolve is None else (yield from call(resolve, claims))
+        if not isinstance(subject, str) or not subject:
+            raise _invalid_grant()
+        return subject
 
     def _checked(self, raw: str, now: float) -> Flow[tuple[Mapping[str, Any], AssertionIssuer]]:
         """The claims of a good assertion and who made it; an unknown issuer causes no request."""

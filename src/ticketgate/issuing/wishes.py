@@ -19,13 +19,9 @@ def wanted_resource(issuer: AccessTokenIssuer, parameters: Mapping[str, str], *,
 
 
 def wanted_scope(
-    issuer: AccessTokenIssuer,
-    parameters: Mapping[str, str],
-    allowed: frozenset[str] | None,
-    *,
-    free: bool = False,
+    issuer: AccessTokenIssuer, parameters: Mapping[str, str], allowed: frozenset[str] | None
 ) -> str:
-    """What was asked for, if all of it is allowed and means something to the resource; nothing if nothing was."""
+    """What was asked for, if all of it is allowed and defined by the resource; nothing if nothing was."""
     if "scope" not in parameters:
         return ""
     try:
@@ -35,6 +31,6 @@ def wanted_scope(
     if allowed is not None and not allowed.issuperset(values):
         raise Refusal("invalid_scope", "The scope is more than is allowed here")
     resource = parameters.get("resource", issuer.default_resource)
-    if not free and len(issuer.meaningful(" ".join(values), resource)) != len(values):
-        raise Refusal("invalid_scope", "The scope means nothing to this resource")
+    if len(issuer.meaningful(" ".join(values), resource)) != len(values):
+        raise Refusal("invalid_scope", "The resource does not define this scope")
     return " ".join(values)

@@ -24,7 +24,8 @@ $body
 </body>
 </html>
 """)
-FORM = Template("""$trouble
+FORM = Template("""$problem
+<p>This page is for trying things out.</p>
 <p><strong>$client</strong> asks to act for you at <strong>$resource</strong>.</p>
 $wanted
 <form method="post" action="$action">
@@ -45,7 +46,7 @@ def login_page(
     scopes: Iterable[str],
     action: str,
     parameters: Mapping[str, str],
-    trouble: str = "",
+    problem: str = "",
 ) -> str:
     """HTML that asks for name and password, and posts them to ``action`` with the request's ``parameters``."""
     wanted = [f"<li>{escape(value)}</li>" for value in scopes]
@@ -54,7 +55,7 @@ def login_page(
         for name, value in parameters.items()
     ]
     body = FORM.substitute(
-        trouble=f'<p role="alert">{escape(trouble)}</p>' if trouble else "",
+        problem=f'<p role="alert">{escape(problem)}</p>' if problem else "",
         client=escape(client_id),
         resource=escape(resource),
         wanted=f"<p>What it may do there:</p>\n<ul>{''.join(wanted)}</ul>" if wanted else "",
@@ -64,6 +65,8 @@ def login_page(
     return PAGE.substitute(title="Sign in", body=body)
 
 
-def trouble_page(sentence: str) -> str:
-    """HTML for a request whose sender cannot be told safely: the user reads why."""
-    return PAGE.substitute(title="This cannot go on", body=f'<p role="alert">{escape(sentence)}</p>')
+def problem_page(sentence: str) -> str:
+    """HTML that tells the user why a request cannot be completed, where the client cannot be told safely."""
+    return PAGE.substitute(
+        title="This request cannot be completed", body=f'<p role="alert">{escape(sentence)}</p>'
+    )

@@ -1,6 +1,6 @@
 """Authorization codes: what a user agreed to, kept until the client comes for it, once.
 
-RFC 6749 §4.1.2 and §4.1.3, RFC 7636 §4.6 (proof of possession of the verifier).
+RFC 6749 §4.1.2 and §4.1.3, RFC 7636 §4.6 (proof of possession of the verifier), RFC 9700 §2.1.1.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ CHALLENGE = re.compile(r"[A-Za-z0-9\-_]{43}")
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Authorization:
     """What the user ``subject`` lets the client do, and what the client must present with the code."""
 
     client_id: str
@@ -40,15 +40,15 @@ class AuthorizationCodes:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def issue(self, agreement: Agreement, now: float) -> str:
+    def issue(self, authorization: Authorization, now: float) -> str:
         """A code that is good for a minute, and for one use."""
         code = secrets.token_urlsafe(32)
-        self._store.put("code", name_of(code), asdict(agreement), now + LIFETIME)
+        self._store.put("code", name_of(code), asdict(authorization), now + LIFETIME)
         return code
 
     def redeem(
         self, code: str, *, client_id: str, redirect_uri: str | None, verifier: str | None, now: float
-    ) -> Agreement:
+    ) -> Authorization:
         """What ``code`` stands for.  Raises `Refusal` where it is not known, not this client's, or used before.
 
         The first attempt of its client uses it up, whatever comes with it.
@@ -57,12 +57,23 @@ class AuthorizationCodes:
         if found is None or found["client_id"] != client_id:
             raise _invalid_grant()
         if not self._store.add("used code", name_of(code), now + LIFETIME, now):
+            self._revoke_token_of(code, now)
             raise _invalid_grant()
-        self._store.delete("code", name_of(code))
-        agreement = Agreement(**found)
-        if redirect_uri != agreement.redirect_uri or not _fits(verifier or "", agreement.code_challenge):
+        authorization = Authorization(**found)
+        fits = _fits(verifier or "", authorization.code_challenge)
+        if redirect_uri != authorization.redirect_uri or not fits:
             raise _invalid_grant()
-        return agreement
+        return authorization
+
+    def remember_token(self, code: str, token_id: str, until: float) -> None:
+        """Know which token ``code`` was exchanged for: a second use of the code revokes it (RFC 6749 §4.1.2)."""
+        self._store.put("token of code", name_of(code), {"jti": token_id, "until": until}, until)
+
+    def _revoke_token_of(self, code: str, now: float) -> None:
+        """Somebody else has the code, so the token may be in the wrong hands; introspection calls it inactive."""
+        token = self._store.get("token of code", name_of(code), now)
+        if token is not None:
+            self._store.put("denied", token["jti"], {}, token["until"])
 
 
 def is_challenge(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The authorization code flow of a small issuer: login page, code, token; and how one would get past it."""
+"""The demo's authorization code flow: login page, code, token; and how one would get past it."""
 
 import hashlib
 import json
@@ -13,15 +13,18 @@ from tokens import Time
 
 from ticketgate import Issuer, ResourceRequest, ResourceServer
 from ticketgate.core.signing_key import SigningKey
+from ticketgate.demo.authorization_endpoint import User
+from ticketgate.demo.authorization_server import DemoAuthorizationServer
+from ticketgate.demo.browser_clients import BrowserClient
 from ticketgate.errors import ConfigurationError
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
-from ticketgate.issuing.authorization_endpoint import User
 from ticketgate.issuing.clients import Client
 from ticketgate.issuing.messages import EndpointRequest
 from ticketgate.issuing.server import AuthorizationServer
 from ticketgate.issuing.stores import MemoryStore, SQLiteStore
 
-ISSUER, API = "https://as.example", "https://api.example"
+ISSUER, API = "http://127.0.0.1:9000", "https://api.example"
+SECRET = "s3cret-that-opens-nothing-at-all"
 CALLBACK = "https://app.example/callback?from=as"
 LOOPBACK = "http://127.0.0.1/callback"
 VERIFIER = "v" * 43
@@ -39,12 +42,11 @@ LOGIN = {"username": "alice", "password": "right", "decision": "allow"}
 ALICE = User("alice", frozenset({"read"}), roles=("clerk",), groups=("ops",))
 
 
-def alice_only(name, password):
-    return ALICE if (name, password) == ("alice", "right") else None
+USERS = {("alice", "right"): ALICE}
 
 
 class Server:
-    def __init__(self, store=None, authenticate_user=alice_only):
+    def __init__(self, store=None, users=USERS):
         self.time = Time()
         self.world = World()
         self.issuer = AccessTokenIssuer(
@@ -54,16 +56,10 @@ class Server:
             clock=self.time.clock,
         )
         scopes, uris = frozenset({"read", "write", "mail"}), frozenset({CALLBACK, LOOPBACK})
-        clients = [
-            Client("app", scopes=scopes, redirect_uris=uris),
-            Client("secretive", "s3cret", scopes, redirect_uris=uris),
-            Client("other", scopes=scopes, redirect_uris=uris),
-            Client("opaque", scopes=scopes, redirect_uris=uris, opaque=True),
-            Client("machine", "s3cret", scopes),
-        ]
-        self.server = AuthorizationServer(
-            self.issuer, clients=clients, store=store, authenticate_user=authenticate_user
-        )
+        clients = [BrowserClient(name, scopes, uris) for name in ("app", "other")]
+        known = [Client("machine", SECRET, scopes), Client("api", SECRET, may_introspect=True)]
+        self.inner = AuthorizationServer(self.issuer, clients=known, store=store)
+        self.server = DemoAuthorizationServer(self.inner, clients=clients, users=users)
 
     def send(self, path, **request):
         return self.world.run(self.server.answer(path, EndpointRequest(**request)))
@@ -200,34 +196,22 @@ def test_requests_that_are_none():
     assert server.redeem(None)[1]["error"] == "invalid_request"
 
 
-def test_a_wrong_password_shows_the_page_again_and_a_name_is_left_alone_after_ten():
+def test_a_wrong_password_shows_the_page_again():
     server = Server()
-    for _ in range(10):
-        again = server.login(password="wrong")
-        assert (again.status, b"Name or password is wrong" in again.body) == (403, True)
-        assert b"wrong" not in again.body.replace(b"is wrong", b"")
-    assert server.login().status == 429
-    for _ in range(9):
-        server.login(username="carol")
-    assert server.login(username="bob").status == 403
-    server.time.advance(601)
-    for _ in range(30):  # who gets in starts anew
-        assert server.login(password="wrong").status == 403
-        assert server.login().status == 303
+    again = server.login(password="wrong")
+    assert (again.status, b"Name or password is wrong" in again.body) == (403, True)
+    assert b"wrong" not in again.body.replace(b"is wrong", b"")
 
 
-def test_attempts_at_once_count_too():
-    held = []
+def test_the_page_says_what_it_is_for():
+    assert b"for trying things out" in Server().ask().body
 
-    def slow(name, password):
-        held.append(name)
-        return (
-            server.login().status if len(held) < 100 else None
-        )  # the next attempt, while this one is judged
 
-    server = Server(authenticate_user=slow)
-    server.login()
-    assert len(held) == 10
+@pytest.mark.parametrize("issuer", ["https://as.example", "https://localhost.example"])
+def test_there_is_no_login_page_for_others(issuer):
+    tokens = AccessTokenIssuer(issuer, SigningKey.generate("ES256"), resources=API)
+    with pytest.raises(ConfigurationError, match="loopback"):
+        DemoAuthorizationServer(AuthorizationServer(tokens), clients=[], users=USERS)
 
 
 @pytest.mark.parametrize(
@@ -271,11 +255,20 @@ def test_another_client_cannot_use_a_code_up():
     assert server.redeem(code)[0] == 200
 
 
-def test_a_confidential_client_must_authenticate():
+def test_the_token_of_a_code_that_is_used_twice_is_revoked():
     server = Server()
-    code = server.code(client_id="secretive")
-    assert server.redeem(code, client_id="secretive")[1]["error"] == "invalid_client"
-    assert server.redeem(code, client_id="secretive", client_secret="s3cret")[0] == 200
+    code = server.code()
+    token = server.redeem(code)[1]["access_token"]
+
+    def active():
+        form = {"token": token, "client_id": "api", "client_secret": SECRET}
+        return json.loads(server.send("/introspect", body=urlencode(form).encode()).body)["active"]
+
+    assert active()
+    assert server.redeem(code, client_id="other")[0] == 400  # who is not the client cannot revoke it
+    assert active()
+    assert server.redeem(code, code_verifier="w" * 43)[0] == 400
+    assert not active()
 
 
 def test_loopback_has_any_port():
@@ -286,7 +279,7 @@ def test_loopback_has_any_port():
 
 
 def test_a_token_is_for_the_resource_that_the_user_saw():
-    server = Server(authenticate_user=lambda name, password: User(name))
+    server = Server(users={("alice", "right"): User("alice")})
     wanted = {"resource": "https://other.example", "scope": "mail"}
     assert server.redeem(server.code(**wanted), resource=API)[1]["error"] == "invalid_target"
     status, token = server.redeem(server.code(**wanted), resource="https://other.example")
@@ -294,23 +287,23 @@ def test_a_token_is_for_the_resource_that_the_user_saw():
     assert "scope" not in server.redeem(server.code(scope=None))[1]
 
 
-def test_a_client_may_get_opaque_tokens():
+def test_the_metadata_name_the_endpoint():
     server = Server()
-    token = server.redeem(server.code(client_id="opaque"), client_id="opaque")[1]["access_token"]
-    assert "." not in token
-
-
-def test_the_metadata_tell_of_it_and_no_login_means_no_endpoint():
-    server = Server()
-    document = server.server.metadata()
+    document = json.loads(server.send("/.well-known/oauth-authorization-server", method="GET").body)
+    assert document == server.server.metadata()
     assert document["authorization_endpoint"] == f"{ISSUER}/authorize"
     assert document["authorization_response_iss_parameter_supported"] is True
     assert document["code_challenge_methods_supported"] == ["S256"]
-    assert "authorization_code" in document["grant_types_supported"]
-    without = Server(authenticate_user=None)
-    assert "/authorize" not in without.server.paths
-    assert "authorization_endpoint" not in without.server.metadata()
-    assert without.redeem("x")[1]["error"] == "unsupported_grant_type"
+    assert document["grant_types_supported"] == ["client_credentials", "authorization_code"]
+    assert "/authorize" in server.server.paths
+    assert "/authorize" not in server.inner.paths
+    assert "authorization_endpoint" not in server.inner.metadata()
+
+
+def test_the_other_grants_are_answered_too():
+    form = {"grant_type": "client_credentials", "client_id": "machine", "client_secret": SECRET}
+    assert Server().send("/token", body=urlencode(form).encode()).status == 200
+    assert Server().send("/token", method="GET").status == 405
 
 
 @pytest.mark.parametrize("origin", ["https://app.example", "http://127.0.0.1:8000", "http://127.0.0.1"])
@@ -342,4 +335,4 @@ def test_pages_of_other_origins_may_not(origin):
 @pytest.mark.parametrize("uri", ["http://app.example", "https://app.example/#x", "app://callback", "", 1])
 def test_what_cannot_be_redirected_to_is_refused_at_once(uri):
     with pytest.raises(ConfigurationError, match="redirect_uri"):
-        Client("app", redirect_uris=frozenset({uri}))
+        BrowserClient("app", frozenset(), frozenset({uri}))
