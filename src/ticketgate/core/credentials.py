@@ -25,7 +25,9 @@ class Credentials(NamedTuple):
         return f"Credentials(scheme={self.scheme!r})"
 
 
-def parse_credentials(authorization: tuple[bytes, ...]) -> Credentials:
+def parse_credentials(
+    authorization: tuple[bytes, ...], max_token_bytes: int = MAX_TOKEN_BYTES
+) -> Credentials:
     """The credentials of a request, from all its Authorization header fields.
 
     Raises `NoCredentials` for none or for another scheme (RFC 6750 §3.1), and `InvalidRequest` for
@@ -35,19 +37,19 @@ def parse_credentials(authorization: tuple[bytes, ...]) -> Credentials:
     if len(authorization) > 1:
         raise InvalidRequest("repeated", expected=1, actual=len(authorization))
     for value in authorization:
-        return _parse_value(value)
+        return _parse_value(value, max_token_bytes)
     raise NoCredentials()
 
 
-def _parse_value(value: bytes) -> Credentials:
+def _parse_value(value: bytes, max_token_bytes: int) -> Credentials:
     scheme, _, rest = value.strip(b" \t").partition(b" ")
     scheme, token = scheme.lower(), rest.lstrip(b" ")
     if scheme != b"bearer":
         raise _another_scheme(scheme, value)
     if not token:
         raise InvalidRequest("token", expected="one access token", actual="none")
-    if len(token) > MAX_TOKEN_BYTES:
-        raise InvalidRequest("length", expected=MAX_TOKEN_BYTES, actual=len(token))
+    if len(token) > max_token_bytes:
+        raise InvalidRequest("length", expected=max_token_bytes, actual=len(token))
     return Credentials(scheme, token)
 
 

@@ -43,6 +43,10 @@ class Connection(NamedTuple):
     ca: str | None = None
     proxy: str | None = None
 
+    def __repr__(self) -> str:
+        proxy = None if self.proxy is None else "..."  # it may hold a password
+        return f"Connection(certificate={self.certificate!r}, ca={self.ca!r}, proxy={proxy})"
+
 
 DIRECT = Connection()
 
@@ -67,11 +71,11 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete answer: header names in lower case, the body decoded."""
+    """A complete answer: header names in lower case, the body decoded.  It may hold tokens, so only ``status`` is shown."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 class FetchFailed(Exception):
@@ -101,12 +105,19 @@ class Once(NamedTuple):
     flow: Callable[[], "Flow[Any]"]
     wait: bool = True
 
+    def __repr__(self) -> str:
+        return f"Once(wait={self.wait})"  # the flow may hold a token
+
 
 class Call(NamedTuple):
     """Ask a function that the user gave us; the answer is its result, awaited where that is possible."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"Call({name})"  # tokens are among the arguments
 
 
 class Load(NamedTuple):
@@ -121,6 +132,9 @@ class Save(NamedTuple):
     path: str
     data: bytes
 
+    def __repr__(self) -> str:
+        return f"Save({self.path!r}, {len(self.data)} bytes)"
+
 
 class Alone(NamedTuple):
     """Run ``flow`` while no other process runs one for ``path``; the answer is its result.
@@ -131,6 +145,9 @@ class Alone(NamedTuple):
     path: str
     flow: Callable[[], "Flow[Any]"]
     patience: float
+
+    def __repr__(self) -> str:
+        return f"Alone({self.path!r}, patience={self.patience})"
 
 
 Effect: TypeAlias = Fetch | Once | Call | Load | Save | Alone

@@ -15,7 +15,7 @@ from ticketgate.core.binding import check_binding
 from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock, Now
-from ticketgate.core.credentials import Credentials, check_characters, parse_credentials
+from ticketgate.core.credentials import MAX_TOKEN_BYTES, Credentials, check_characters, parse_credentials
 from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import Flow, call
 from ticketgate.core.health import IssuerHealth
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 MAX_LEEWAY = 300
 MAX_LOGGED = 200
+TOKEN_BYTES = range(1_024, 65_537)
 
 logger = logging.getLogger("ticketgate")
 
@@ -52,7 +53,8 @@ class ResourceServer:
     most.  ``token_cache`` is how many verified tokens are remembered, 0 for none.  ``on_event`` is called
     with what happens (see `ticketgate.events`).  ``opaque_issuer`` is given an opaque token and says which of our
     issuers to ask about it, or None (it may be async under asyncio); without it all that have introspection are.
-    ``decryption_keys`` (private JWKs or PEMs) open tokens that were encrypted for us.
+    ``decryption_keys`` (private JWKs or PEMs) open tokens that were encrypted for us.  ``max_token_bytes`` bounds a
+    token, 1,024 to 65,536: servers have limits of their own for header fields, which may be lower.
     ``issuer_for`` takes the place of issuers that are named: it is given the ``iss`` of a token that nobody has
     verified yet, and returns an `Issuer` of exactly that name, or None (it may be async under asyncio).  At most
     ``max_tenants`` of those that it or `Issuer.template` found are held.
@@ -73,6 +75,7 @@ class ResourceServer:
         token_cache: int = 10_000,
         opaque_issuer: Callable[[str], Any] | None = None,
         decryption_keys: Sequence[Mapping[str, Any] | str | bytes] = (),
+        max_token_bytes: int = MAX_TOKEN_BYTES,
         on_event: Callable[[Event], Any] | None = None,
         clock: Clock = Clock(),
     ) -> None:
@@ -83,6 +86,7 @@ class ResourceServer:
         self.tenants = _tenants(issuers, templates, issuer_for, max_tenants)
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
+        self.max_token_bytes = _token_bytes(max_token_bytes)
         self._around = Surroundings(clock, on_event)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
@@ -100,7 +104,7 @@ class ResourceServer:
         """
         try:
             now = self._around.clock.read()
-            credentials = parse_credentials(request.authorization)
+            credentials = parse_credentials(request.authorization, self.max_token_bytes)
 
             name = sha256(credentials.token).digest() if self._remembers else b""
 
@@ -142,7 +146,7 @@ class ResourceServer:
             if inspector is None:
                 logger.error("fresh_within needs Issuer(%r, introspection=...)", token.issuer)
                 raise InternalFault("no introspection")
-            raw = parse_credentials(request.authorization).token
+            raw = parse_credentials(request.authorization, self.max_token_bytes).token
             yield from self._confirmed(inspector, token, raw, self._around.clock.read(), within)
         except (OAuthError, CannotDecide):
             raise
@@ -343,3 +347,11 @@ def _leeway(seconds: float) -> float:
     if not 0 <= seconds <= MAX_LEEWAY:
         raise ConfigurationError(f"leeway={seconds!r} must be between 0 and {MAX_LEEWAY} seconds")
     return seconds
+
+
+def _token_bytes(limit: int) -> int:
+    if type(limit) is not int or limit not in TOKEN_BYTES:
+        raise ConfigurationError(
+            f"max_token_bytes={limit!r} must be between {TOKEN_BYTES[0]} and {TOKEN_BYTES[-1]} bytes"
+        )
+    return limit

@@ -38,6 +38,7 @@ from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
     client_arguments,
+    connection_for,
     failed,
     stream_arguments,
     tls_context,
@@ -144,7 +145,7 @@ class Driver:
         except TimeoutError as error:
             raise too_slow(request) from error
         except Exception as error:
-            raise failed(error) from error
+            raise failed(error) from None  # what it was made of may quote a secret
 
     @asynccontextmanager
     async def _turn(self, lane: Lane | None) -> AsyncGenerator[None, None]:
@@ -169,8 +170,8 @@ class Driver:
         if self._client is not None:
             return nullcontext(self._client)
         if not request.keep_alive:
-            return httpx.AsyncClient(**client_arguments(request.connection))
-        return nullcontext(await self._on_this_loop().kept_client(request.connection))
+            return httpx.AsyncClient(**client_arguments(connection_for(request)))
+        return nullcontext(await self._on_this_loop().kept_client(connection_for(request)))
 
 
 @dataclass

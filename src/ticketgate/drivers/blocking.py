@@ -41,6 +41,7 @@ from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
     client_arguments,
+    connection_for,
     failed,
     stream_arguments,
     tls_context,
@@ -172,8 +173,8 @@ class Driver:
         if self._client is not None:
             return nullcontext(self._client)
         if not request.keep_alive:
-            return httpx.Client(**client_arguments(request.connection))
-        return nullcontext(self._in_this_process().kept_client(request.connection))
+            return httpx.Client(**client_arguments(connection_for(request)))
+        return nullcontext(self._in_this_process().kept_client(connection_for(request)))
 
 
 class Places:

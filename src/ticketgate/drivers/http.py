@@ -12,6 +12,10 @@ from typing import Any
 import httpx
 
 from ticketgate.core.flow import Certificate, Connection, FetchFailed, HttpRequest, Reply
+from ticketgate.drivers.proxies import proxy_for
+
+QUOTABLE = {"OSError", "TransportError"}
+ABOUT_US = {"LocalProtocolError", "UnsupportedProtocol"}
 
 
 @cache
@@ -23,9 +27,15 @@ def tls_context(certificate: Certificate | None = None, ca: str | None = None) -
     return context
 
 
+def connection_for(request: HttpRequest) -> Connection:
+    """How ``request`` goes out: as it was configured, and as the environment says where nothing is."""
+    return request.connection._replace(proxy=proxy_for(request))
+
+
 def client_arguments(connection: Connection) -> dict[str, Any]:
-    """What a client for such connections is made with."""
-    return {"verify": tls_context(connection.certificate, connection.ca), "proxy": connection.proxy}
+    """What a client for such connections is made with; its proxy is chosen already (see `proxies`)."""
+    context = tls_context(connection.certificate, connection.ca)
+    return {"verify": context, "proxy": connection.proxy, "trust_env": False}
 
 
 def stream_arguments(request: HttpRequest) -> dict[str, Any]:
@@ -64,10 +74,17 @@ class Answer:
 
 
 def failed(error: Exception) -> FetchFailed:
-    """``error`` as a reason why there is no answer; what a stranger's server said is escaped and cut."""
+    """``error`` as a reason why there is no answer; what the server said is escaped and cut.
+
+    Complaints about what *we* sent are left out, since they quote it: a token, or the password of a proxy.
+    """
     if isinstance(error, FetchFailed):
         return error
-    return FetchFailed(f"{type(error).__name__}: {ascii(str(error))[1:-1][:200]}")
+    name = type(error).__name__
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: a client may be of httpx's successor
+    if kinds.isdisjoint(QUOTABLE) or not kinds.isdisjoint(ABOUT_US):
+        return FetchFailed(name)
+    return FetchFailed(f"{name}: {ascii(str(error))[1:-1][:200]}")
 
 
 def too_many() -> FetchFailed:
