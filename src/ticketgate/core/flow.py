@@ -98,12 +98,14 @@ class Fetch(NamedTuple):
 class Once(NamedTuple):
     """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
 
-    ``wait=False`` runs it behind the asker's back, and the answer is None at once.
+    ``wait=False`` runs it behind the asker's back, and the answer is None at once.  A run that is not over
+    ``lifetime`` seconds after its start is not joined any more (its process may have been frozen): another starts.
     """
 
     name: Hashable
     flow: Callable[[], "Flow[Any]"]
     wait: bool = True
+    lifetime: float = 60
 
     def __repr__(self) -> str:
         return f"Once(wait={self.wait})"  # the flow may hold a token
@@ -159,9 +161,9 @@ def fetch(request: HttpRequest) -> Flow[Reply]:
     return cast(Reply, (yield Fetch(request)))
 
 
-def once(name: Hashable, flow: Callable[[], Flow[T]]) -> Flow[T]:
+def once(name: Hashable, flow: Callable[[], Flow[T]], *, lifetime: float = 60) -> Flow[T]:
     """The result of ``flow``, shared with everybody who asks under ``name`` while it runs."""
-    return cast(T, (yield Once(name, flow)))
+    return cast(T, (yield Once(name, flow, lifetime=lifetime)))
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:
@@ -184,6 +186,6 @@ def alone(path: str, flow: Callable[[], Flow[T]], patience: float) -> Flow[T]:
     return cast(T, (yield Alone(path, flow, patience)))
 
 
-def behind(name: Hashable, flow: Callable[[], Flow[object]]) -> Flow[None]:
+def behind(name: Hashable, flow: Callable[[], Flow[object]], *, lifetime: float = 60) -> Flow[None]:
     """Have ``flow`` run once in the background, and go on without its result."""
-    yield Once(name, flow, wait=False)
+    yield Once(name, flow, wait=False, lifetime=lifetime)

@@ -45,7 +45,8 @@ from ticketgate.drivers.http import (
     too_many,
     too_slow,
 )
-from ticketgate.drivers.shared import report
+from ticketgate.drivers.shared import Deadline, report
+from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -59,19 +60,25 @@ class Driver:
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         self._client = client
+        self._runs_on_asyncio = False
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
 
     async def run(self, flow: Flow[T]) -> T:
         """The result of ``flow``; raises what it raises."""
+        if not self._runs_on_asyncio:
+            _require_asyncio()
+            self._runs_on_asyncio = True
         try:
             effect = next(flow)
         except StopIteration as done:
-            return cast(T, done.value)
+            result: T = done.value
+            return result
         return await self._go_on(flow, effect)
 
     async def _go_on(self, flow: Flow[T], effect: Effect) -> T:
+        _require_asyncio()  # a driver that many share may meet several event loops
         while True:
             try:
                 step = partial(flow.send, await self._perform(effect))
@@ -119,15 +126,16 @@ class Driver:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
         loop = asyncio.get_running_loop()
         running = self._on_this_loop().running
-        if effect.name in running:
-            return running[effect.name], None
+        run = running.get(effect.name)
+        if run is not None and not run.deadline.has_passed:
+            return run.task, None
         flow = effect.flow()
         try:
             first = next(flow)
         except StopIteration as done:
             return None, done.value
         task = loop.create_task(self._go_on(flow, first), context=Context())
-        running[effect.name] = task
+        running[effect.name] = Run(task, Deadline.after(effect.lifetime))
         task.add_done_callback(partial(_forget, running, effect.name))
         return task, None
 
@@ -182,11 +190,19 @@ class Places:
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A flow that runs for everybody who asks for it before ``deadline``."""
+
+    task: asyncio.Task[Any]
+    deadline: Deadline
+
+
 class OnLoop:
     """What a driver has on one event loop; nothing of it ever crosses to another."""
 
     def __init__(self) -> None:
-        self.running: dict[Hashable, asyncio.Task[Any]] = {}
+        self.running: dict[Hashable, Run] = {}
         self.lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
         self._open: dict[Connection, httpx.AsyncClient] = {}
@@ -206,6 +222,17 @@ class OnLoop:
             _ = self._open.pop(connection, None), self._clients.pop(connection, None)
 
 
+def _require_asyncio() -> None:
+    """Raises `ConfigurationError` on any other event loop, where the first exchange would fail with other words."""
+    try:
+        _ = asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "ticketgate needs an asyncio event loop (uvloop is one, trio is not): run the application on asyncio,"
+            " or call ticketgate.verify in a thread"
+        ) from None
+
+
 async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
     async with client.stream(**stream_arguments(request)) as response:
         answer = Answer(response, request.max_bytes)
@@ -214,8 +241,10 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         return answer.complete()
 
 
-def _forget(running: dict[Hashable, asyncio.Task[Any]], name: Hashable, task: asyncio.Task[Any]) -> None:
-    del running[name]
+def _forget(running: dict[Hashable, Run], name: Hashable, task: asyncio.Task[Any]) -> None:
+    run = running.get(name)
+    if run is not None and run.task is task:  # not one that was started after the deadline of this one
+        del running[name]
     if not task.cancelled() and (error := task.exception()) is not None:
         report(error)
 

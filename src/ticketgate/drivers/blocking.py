@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from threading import Lock, Semaphore, Thread
 from typing import Any, TypeVar, cast
@@ -48,7 +49,7 @@ from ticketgate.drivers.http import (
     too_many,
     too_slow,
 )
-from ticketgate.drivers.shared import report
+from ticketgate.drivers.shared import Deadline, report
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ class Driver:
     def _begin(self, effect: Once) -> Future[Any]:
         """The outcome of the one run of ``effect``, which starts here unless it is under way."""
         shared = self._in_this_process()
-        outcome, first = shared.join(effect.name)
+        outcome, first = shared.join(effect)
         if first:
             run = partial(self._lead, effect, outcome, shared)
             run() if effect.wait else _thread(run)
@@ -122,13 +123,13 @@ class Driver:
         try:
             result = self.run(effect.flow())
         except BaseException as error:
-            shared.leave(effect.name)
+            shared.leave(effect.name, outcome)
             report(error)
             outcome.set_exception(error if isinstance(error, Exception) else FetchFailed("interrupted"))
             if not isinstance(error, Exception):
                 raise
         else:
-            shared.leave(effect.name)
+            shared.leave(effect.name, outcome)
             outcome.set_result(result)
 
     def _in_this_process(self) -> "Shared":
@@ -200,11 +201,19 @@ class Places:
                 self._waiting -= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A flow that runs for everybody who asks for it before ``deadline``."""
+
+    outcome: Future[Any]
+    deadline: Deadline
+
+
 class Shared:
     """What a driver has in one process: the runs that are under way, the lanes, and the clients that are kept."""
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, Future[Any]] = {}
+        self._running: dict[Hashable, Run] = {}
         self._lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, httpx.Client] = {}
         self._lock = Lock()
@@ -222,16 +231,21 @@ class Shared:
                 _ = finalize(self, client.close)
             return self._clients[connection]
 
-    def join(self, name: Hashable) -> tuple[Future[Any], bool]:
-        """The outcome of the run called ``name``, and whether it is the caller who must run it."""
+    def join(self, effect: Once) -> tuple[Future[Any], bool]:
+        """The outcome of the run that ``effect`` asks for, and whether it is the caller who must run it."""
         with self._lock:
-            first = name not in self._running
-            return self._running.setdefault(name, Future()), first
+            run = self._running.get(effect.name)
+            first = run is None or run.deadline.has_passed
+            if run is None or first:
+                run = self._running[effect.name] = Run(Future(), Deadline.after(effect.lifetime))
+            return run.outcome, first
 
-    def leave(self, name: Hashable) -> None:
-        """The run called ``name`` is over: who asks from now on needs another one."""
+    def leave(self, name: Hashable, outcome: Future[Any]) -> None:
+        """The run called ``name`` that has ``outcome`` is over: who asks from now on needs another one."""
         with self._lock:
-            del self._running[name]
+            run = self._running.get(name)
+            if run is not None and run.outcome is outcome:  # not one started after the deadline of this one
+                del self._running[name]
 
 
 class Line:
