@@ -1,18 +1,26 @@
 """Tokens for outgoing calls: fetched once, kept while they are good, and sent nowhere else."""
 
 import asyncio
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from fault_issuer import FaultIssuer
 from flows import World, reply
 from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
-from tokens import ISSUER, NOW, Time, key, token
+from tokens import API, ISSUER, NOW, Time, key, token
 
 from ticketgate import (
+    BearerToken,
     ClientSecretBasic,
     ClientSecretPost,
     Issuer,
@@ -22,6 +30,7 @@ from ticketgate import (
     scope,
 )
 from ticketgate.asgi import AccessTokenMiddleware
+from ticketgate.core.flow import FetchFailed
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.errors import ConfigurationError, IssuerUnavailable, TokenRefused
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
@@ -84,10 +93,35 @@ def test_a_token_is_renewed_ahead_of_its_end():
     assert caller.get() == "token-3"
 
 
-@pytest.mark.parametrize("expires_in", [None, "100", True, -5])
+@pytest.mark.parametrize(
+    "expires_in", [None, True, -5, "-5", "", "1e3", "NaN", "Infinity", "\u0663", [100], {}]
+)
 def test_a_token_that_does_not_say_how_long_it_lives_is_used_once(expires_in):
     caller = Caller({"token_type": "bearer", "expires_in": expires_in})
     assert [caller.get(), caller.get()] == ["token-1", "token-2"]
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "seconds"),
+    [
+        (100, 100), ("3599", 3_599), ("0003599", 3_599), ("86399", 86_399), ("123456", 86_400),
+        (10**400, 86_400), ("9" * 5_000, 86_400), (1e300, 86_400),
+    ],
+)  # fmt: skip
+def test_a_token_is_used_for_as_long_as_it_says_and_a_day_at_most(expires_in, seconds):
+    caller = Caller({"token_type": "bearer", "expires_in": expires_in})
+    assert caller.get() == "token-1"
+    caller.time.advance(seconds - 1)
+    assert caller.get() == "token-1"
+    caller.time.advance(1)
+    assert caller.get() == "token-2"
+
+
+def test_a_token_ends_by_the_wall_clock_too():
+    caller = Caller()
+    caller.get()
+    caller.time.wall += 100  # the machine was suspended, and its monotonic clock with it
+    assert caller.get() == "token-2"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -96,6 +130,34 @@ def test_a_refusal_keeps_its_code(status):
     with pytest.raises(TokenRefused, match="invalid_target: no") as refused:
         caller.get()
     assert refused.value.error == "invalid_target"
+
+
+@pytest.mark.parametrize(
+    ("members", "shown"),
+    [
+        ({"error": "no\r\nSet-Cookie: x", "error_description": "a\u202eb\x1b[2J"},
+         "no\\r\\nSet-Cookie: x: a\\u202eb\\x1b[2J"),
+        ({"error": "x" * 10_000, "error_description": "y" * 10_000}, f"{'x' * 80}: {'y' * 300}"),
+        ({"error": {"a": 1}, "error_description": ["b"]}, "unknown"),
+        ({}, "unknown"),
+        ({"error": "", "error_description": "it's \\ \"quoted\""}, 'unknown: it\'s \\ "quoted"'),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal_are_escaped_and_cut(members, shown):
+    caller = Caller(reply(members, 400))
+    for _ in range(2):  # the second time by heart
+        with pytest.raises(TokenRefused, match=r".") as refused:
+            caller.get()
+        assert str(refused.value) == shown
+
+
+def test_a_refusal_does_not_quote_what_was_sent():
+    caller = Caller(auth=ClientSecretPost("orders", "client-canary"))
+    caller.answer = reply(
+        {"error": "e", "error_description": "client-canary or subject-canary by orders"}, 400
+    )
+    with pytest.raises(TokenRefused, match=r"^e: \.\.\. or \.\.\. by orders$"):
+        caller.get(caller.client.exchanged("subject-canary"))
 
 
 @pytest.mark.requirement("RFC8693-2.2.1-a")
@@ -118,6 +180,7 @@ def test_the_endpoint_stands_in_the_metadata():
     caller = Caller(token_endpoint=None)
     with pytest.raises(IssuerUnavailable):
         caller.get()
+    caller.time.advance(1)
     metadata = {
         "issuer": ISSUER,
         "token_endpoint": ENDPOINT,
@@ -174,8 +237,236 @@ def test_a_given_assertion_and_one_that_is_made():
     )
     assert private["d"] not in repr(grant)
     for wrong in ({}, {"key": private}, {"subject": "alice"}):
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError, match="an assertion, or a key and a subject"):
             caller.client.vouched(NEXT, **wrong)
+
+
+def test_keys_are_told_apart_by_themselves_and_not_by_their_ids():
+    caller = Caller()
+    first, second = (
+        SigningKey.generate("ES256").key.as_dict(private=True) | {"kid": "same"} for _ in range(2)
+    )
+    tokens = [
+        caller.get(caller.client.vouched(NEXT, key=key, subject="alice"))
+        for key in (first, second, first | {"kid": "another"}, second)
+    ]
+    assert tokens == ["token-1", "token-2", "token-1", "token-2"]
+
+
+def test_audience_and_parameters_are_sent_and_told_apart():
+    caller = Caller()
+    ask = caller.client.client_credentials
+    grants = [
+        ask(NEXT),
+        ask(audience=NEXT),
+        ask(audience="other"),
+        ask(audience=NEXT, parameters={"organization": "acme"}),
+        ask(audience=NEXT, parameters={"organization": "acme\n"}),
+        caller.client.exchanged("subject", parameters={"organization": "acme"}),
+        caller.client.vouched(assertion="a", audience=NEXT, parameters={"organization": "acme"}),
+    ]
+    assert [caller.get(grant) for grant in grants] == [f"token-{number}" for number in range(1, 8)]
+    assert caller.form() == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "assertion": "a",
+        "audience": NEXT,
+        "organization": "acme",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "grant_type", "resource", "scope", "audience", "client_id", "client_secret", "client_assertion",
+        "client_assertion_type", "assertion", "subject_token", "subject_token_type", "actor_token",
+        "actor_token_type", "",
+    ],
+)  # fmt: skip
+def test_parameters_replace_nothing(name):
+    client = Caller().client
+    for ask in (
+        client.client_credentials,
+        partial(client.exchanged, "t"),
+        partial(client.vouched, assertion="a"),
+    ):
+        with pytest.raises(ConfigurationError, match="is written by the token client itself"):
+            ask(parameters={name: "x"})
+    with pytest.raises(ConfigurationError, match="'more' must be a string"):
+        client.client_credentials(parameters={"more": 1})
+
+
+OUTAGE = reply({}, 500)
+GOOD = {"token_type": "Bearer", "expires_in": 100}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (OUTAGE, IssuerUnavailable),
+        (reply(b"<html>"), IssuerUnavailable),
+        (reply({"error": "temporarily_unavailable"}, 400), IssuerUnavailable),
+        (reply({"error": "server_error"}, 400), IssuerUnavailable),
+        (reply({"error": "invalid_client"}, 401), TokenRefused),
+        (reply({"error": "invalid_grant"}, 400), TokenRefused),
+    ],
+)
+def test_what_failed_is_not_asked_for_again_at_once(answer, error):
+    caller = Caller(answer)
+    for asked, pause in ((1, 0.6), (2, 1.2), (3, 2.3), (4, 0)):
+        for _ in range(50):
+            with pytest.raises(error, match=r".") as failed:
+                caller.get()
+            assert failed.value.retry_after >= 1
+        assert caller.count == asked
+        caller.time.advance(pause)
+    caller.answer = GOOD
+    caller.time.advance(60)
+    assert caller.get() == "token-5"
+    caller.answer = answer
+    caller.time.advance(100)
+    for _ in range(2):
+        with pytest.raises(error, match=r"."):
+            caller.get()
+    caller.time.advance(0.6)  # a success ended the back-off: it begins with half a second again
+    caller.answer = GOOD
+    assert caller.get() == "token-7"
+
+
+@pytest.mark.parametrize("status", [503, 429, 500, 400])
+def test_a_retry_after_is_obeyed(status):
+    caller = Caller(reply({"error": "invalid_grant"}, status, retry_after="120"))
+    with pytest.raises((IssuerUnavailable, TokenRefused), match=r"."):
+        caller.get()
+    caller.answer = GOOD
+    caller.time.advance(119)
+    with pytest.raises((IssuerUnavailable, TokenRefused), match=r".") as failed:
+        caller.get()
+    assert failed.value.retry_after == 1
+    caller.time.advance(1)
+    assert caller.get() == "token-2"
+
+
+@pytest.mark.parametrize("answer", [OUTAGE, reply({"error": "invalid_client"}, 401)])
+def test_a_good_token_is_used_while_it_cannot_be_renewed(answer):
+    caller = Caller()
+    caller.get()
+    caller.answer = answer
+    caller.time.advance(80)
+    for _ in range(100):
+        assert caller.get() == "token-1"
+        caller.world.catch_up()
+    assert caller.count == 2
+    caller.time.advance(0.6)
+    for _ in range(100):
+        assert caller.get() == "token-1"
+        caller.world.catch_up()
+    assert caller.count == 3
+    caller.time.advance(19.4)
+    with pytest.raises((IssuerUnavailable, TokenRefused), match=r"."):
+        caller.get()
+
+
+def many(caller, count):
+    """How often the endpoint is asked by ``count`` grants for different tokens."""
+    before = caller.count
+    for number in range(count):
+        with suppress(IssuerUnavailable, TokenRefused):
+            caller.get(caller.client.exchanged(f"{before}-{number}", NEXT))
+    return caller.count - before
+
+
+def nobody(request):
+    raise FetchFailed("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        (reply({}, 503), 3),
+        (reply({}, 429), 3),
+        (reply({"error": "invalid_client"}, 401), 3),
+        (reply({}, 503, retry_after="30"), 1),
+        (reply({}, 429, retry_after="30"), 1),
+        # what one grant provoked, or may have provoked, is not held against another
+        (reply({"error": "invalid_grant"}, 400, retry_after="30"), 20),
+        (reply({}, 500), 20),
+        (reply(b"<html>"), 20),
+    ],
+)
+def test_what_every_grant_would_meet_holds_all_back(answer, asked):
+    caller = Caller(answer)
+    assert many(caller, 20) == asked
+
+
+def test_one_request_tries_an_endpoint_that_was_left_alone():
+    caller = Caller()
+    caller.world.pages[ENDPOINT] = nobody
+    many(caller, 20)
+    assert len(caller.world.requests) == 3
+    caller.time.advance(3)
+    waiting = caller.client.token(caller.client.exchanged("a"))
+    run = next(waiting).flow()
+    next(run)  # a request is on its way, so nobody else sends one
+    many(caller, 20)
+    assert len(caller.world.requests) == 3
+    with pytest.raises(StopIteration):
+        run.send(reply({"access_token": "good"} | GOOD))
+    caller.world.pages[ENDPOINT] = caller.give
+    assert many(caller, 20) == 20
+
+
+def test_failures_take_a_bounded_space_and_push_no_token_out():
+    caller = Caller(cache_size=1)
+    good = caller.client.client_credentials(NEXT)
+    assert caller.get(good) == "token-1"
+    caller.answer = reply({"error": "invalid_grant"}, 400)
+    assert many(caller, 1_200) == 1_200
+    assert len(caller.client._attempts._failed) == 1_000
+    assert caller.get(good) == "token-1"
+
+
+def test_who_asked_while_a_token_arrived_is_given_it():
+    caller = Caller()
+    late = caller.client.token(caller.client.client_credentials(NEXT))
+    run = next(late).flow
+    assert caller.get(caller.client.client_credentials(NEXT)) == "token-1"
+    assert caller.world.run(run()) == "token-1"
+    assert caller.count == 1
+
+
+def test_a_failure_is_shared_by_all_who_wait():
+    with FaultIssuer() as issuer:
+        issuer.faults["/token"] = lambda connection: (connection.pause(0.3), connection.answer(b"{}", 500))
+        client = TokenClient(issuer.url, BASIC, token_endpoint=f"{issuer.url}/token")
+        grant = client.client_credentials(NEXT)
+
+        def ask(_):
+            with pytest.raises(IssuerUnavailable, match="answered 500") as failed:
+                client.get(grant)
+            return failed.value
+
+        with ThreadPoolExecutor(8) as pool:
+            errors = list(pool.map(ask, range(8)))
+        assert len({id(error) for error in errors}) == 8
+        assert issuer.hits["/token"] == 1
+
+        async def main():
+            other = TokenClient(issuer.url, BASIC, token_endpoint=f"{issuer.url}/token")
+            grant = other.client_credentials(NEXT)
+            return await asyncio.gather(*(other.aget(grant) for _ in range(8)), return_exceptions=True)
+
+        errors = asyncio.run(main())
+        assert len({id(error) for error in errors}) == 8
+        assert issuer.hits["/token"] == 2
+
+
+def test_a_broken_configuration_is_no_outage():
+    async def later():
+        return "token"
+
+    client = TokenClient(ISSUER, BearerToken(later), token_endpoint=ENDPOINT)
+    with pytest.raises(ConfigurationError, match="asyncio only"):
+        client.get(client.client_credentials(NEXT))
 
 
 @pytest.mark.parametrize(
@@ -283,23 +574,126 @@ def test_tokens_go_nowhere_else(world):
 
 def test_a_refused_token_is_replaced_once(world):
     issuer, api, *_ = world
-    client = TokenClient(issuer, BASIC)
+    time = Time()
+    client = TokenClient(issuer, BASIC, clock=time.clock)
     grant = client.client_credentials(api, "read")
     good = client.get(grant)
-    digest = next(iter(client._kept._entries))
-    client._kept.put(digest, client._kept.get(digest)._replace(token="stale"))
+
+    def spoil():
+        time.advance(31)
+        client.get(grant)
+        client._kept.put(grant.digest, replace(client._kept.get(grant.digest), token="stale"))
+
+    spoil()
     assert client.get(grant) == "stale"
     assert httpx.get(api, auth=client.for_resource(api, "read")).status_code == 200
     assert client.get(grant) not in {"stale", good}
 
     async def main():
-        client._kept.put(digest, client._kept.get(digest)._replace(token="stale"))
+        spoil()
         async with httpx.AsyncClient() as http:
             return await http.get(api, auth=client.for_resource(api, "read"))
 
     assert asyncio.run(main()).status_code == 200
     no_scope = client.for_resource(api)
     assert httpx.get(api, auth=no_scope).status_code == 403
+
+
+class Resource(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """An API that refuses every token, or those in ``refused``, and remembers what it was sent."""
+
+    def __init__(self, refused=None):
+        self.requests = []
+        self.refused = refused
+
+    def handle_request(self, request):
+        return self.answer(request, b"".join(request.stream))
+
+    async def handle_async_request(self, request):
+        return self.answer(request, b"".join([chunk async for chunk in request.stream]))
+
+    def answer(self, request, body):
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        self.requests.append((token, body))
+        return httpx.Response(401 if self.refused is None or token in self.refused else 200)
+
+
+@pytest.fixture
+def numbered():
+    """A token client whose tokens are numbered, by a real endpoint and a clock that is moved by hand."""
+    with FaultIssuer() as issuer:
+
+        def give(connection):
+            name = f"token-{issuer.hits['/token']}"
+            body = {"access_token": name, "token_type": "Bearer", "expires_in": 3600}
+            connection.answer(json.dumps(body).encode())
+
+        issuer.faults["/token"] = give
+        time = Time()
+        yield TokenClient(issuer.url, BASIC, token_endpoint=f"{issuer.url}/token", clock=time.clock), time
+
+
+def test_a_resource_that_refuses_every_token_does_not_have_one_made_for_each_request(numbered):
+    client, time = numbered
+    resource = Resource()
+    with httpx.Client(auth=client.for_resource(API), transport=resource) as http:
+        assert [http.get(API).status_code for _ in range(10)] == [401] * 10
+        assert {token for token, _ in resource.requests} == {"token-1", "token-2"}
+        assert len(resource.requests) == 11
+        time.advance(30)
+        http.get(API)
+    assert [token for token, _ in resource.requests[-2:]] == ["token-2", "token-3"]
+
+
+def chunks():
+    yield b"a"
+    yield b"b"
+
+
+async def achunks():
+    yield b"a"
+    yield b"b"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"content": lambda: chunks()},
+        {"content": lambda: io.BytesIO(b"ab")},
+        {"files": lambda: {"file": ("name", io.BytesIO(b"ab"))}},
+    ],
+)
+def test_a_streamed_body_is_not_sent_twice_and_its_401_returned(numbered, body):
+    client, _ = numbered
+    resource = Resource(refused={"token-1"})
+    ((name, make),) = body.items()
+    with httpx.Client(auth=client.for_resource(API), transport=resource) as http:
+        assert http.post(API, **{name: make()}).status_code == 401
+        assert len(resource.requests) == 1
+        assert http.post(API, **{name: make()}).status_code == 200
+    assert b"ab" in resource.requests[-1][1]
+
+
+def test_a_streamed_body_is_not_sent_twice_under_asyncio(numbered):
+    client, _ = numbered
+    resource = Resource(refused={"token-1"})
+
+    async def main():
+        async with httpx.AsyncClient(auth=client.for_resource(API), transport=resource) as http:
+            first = await http.post(API, content=achunks())
+            second = await http.post(API, content=achunks())
+            return first.status_code, second.status_code
+
+    assert asyncio.run(main()) == (401, 200)
+    assert [token for token, _ in resource.requests] == ["token-1", "token-2"]
+
+
+def test_a_body_at_hand_is_sent_again(numbered):
+    client, _ = numbered
+    resource = Resource(refused={"token-1"})
+    with httpx.Client(auth=client.for_resource(API), transport=resource) as http:
+        assert http.post(API, json={"a": 1}).status_code == 200
+    assert resource.requests == [("token-1", b'{"a":1}'), ("token-2", b'{"a":1}')]
 
 
 def test_a_refused_token_request_never_falls_back(world):

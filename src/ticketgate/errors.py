@@ -33,6 +33,15 @@ __all__ = [
 ]
 
 
+MAX_CODE, MAX_DESCRIPTION = 80, 300
+
+
+def _escaped(text: str, length: int) -> str:
+    """``text`` in printable ASCII, of at most ``length`` characters; what was escaped before stays as it is."""
+    printable = (one if one.isascii() and one.isprintable() else ascii(one)[1:-1] for one in text[:length])
+    return "".join(printable)[:length]
+
+
 class OAuthError(Exception):
     """The request cannot be served; its subclasses say why (RFC 6750 §3.1).
 
@@ -138,12 +147,17 @@ class InternalFault(CannotDecide):
 
 
 class TokenRefused(Exception):
-    """The authorization server gave us no token; ``error`` is its code (RFC 6749 §5.2), in its own words."""
+    """The authorization server gave us no token; ``error`` is its code and ``description`` its words (RFC 6749 §5.2).
 
-    def __init__(self, error: str, description: str = "") -> None:
-        super().__init__(f"{error}: {description}" if description else error)
-        self.error = error
-        self.description = description
+    Both are escaped and cut: they may be anything, and end in logs.  The same request is not sent again for
+    ``retry_after`` seconds, 0 where nobody said so.
+    """
+
+    def __init__(self, error: str, description: str = "", *, retry_after: int = 0) -> None:
+        self.error = _escaped(error, MAX_CODE)
+        self.description = _escaped(description, MAX_DESCRIPTION)
+        self.retry_after = retry_after
+        super().__init__(f"{self.error}: {self.description}" if self.description else self.error)
 
 
 class ConfigurationError(ValueError):

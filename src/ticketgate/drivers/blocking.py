@@ -317,4 +317,13 @@ def warm_up(server: ResourceServer, fail_fast: bool = False, *, driver: Driver |
 @cache
 def default_driver() -> Driver:
     """The driver of everybody who brings none; it keeps what belongs to one process apart from all others."""
+    with ONE_AT_A_TIME:  # `cache` lets threads that come together make one each, which would share nothing
+        return _only_driver()
+
+
+ONE_AT_A_TIME = Lock()
+
+
+@cache
+def _only_driver() -> Driver:
     return Driver()

@@ -13,7 +13,7 @@ from ticketgate.core.flow import HttpRequest
 from ticketgate.core.web_address import is_loopback
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443}
 
 
 def proxy_for(request: HttpRequest) -> str | None:
@@ -48,7 +48,7 @@ def _covers(entry: str, url: SplitResult) -> bool:
     if found and scheme.lower() not in {url.scheme, "all"}:
         return False
     name, port = _host_and_port(rest)
-    if not name or (port and port != str(url.port or DEFAULT_PORTS.get(url.scheme, ""))):
+    if not name or (port and port != str(url.port or DEFAULT_PORTS[url.scheme])):
         return False
     address = _address(url.hostname or "")
     return _is_below(name, url.hostname or "") if address is None else _contains(name, address)
