@@ -16,7 +16,7 @@ from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.request import ResourceRequest, bearer_request
 from ticketgate.core.requirement import Need, claim, scope
 from ticketgate.core.strict_json import FrozenDict
-from ticketgate.errors import ConfigurationError, InternalFault, InvalidToken
+from ticketgate.errors import ConfigurationError, InternalFault, InvalidRequest, InvalidToken
 
 ISSUERS = (Issuer(ISSUER, jwks=jwks()),)
 
@@ -41,6 +41,33 @@ ISSUERS = (Issuer(ISSUER, jwks=jwks()),)
 def test_what_cannot_work_is_refused_at_once(arguments, options):
     with pytest.raises((ConfigurationError, TypeError)):
         ResourceServer(*arguments, **options)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1_023, 65_537, 10**400, 16_384.0, True, "16384", None])
+def test_a_limit_for_tokens_that_makes_no_sense_is_refused(size):
+    with pytest.raises(ConfigurationError, match="must be between 1024 and 65536 bytes"):
+        ResourceServer(API, *ISSUERS, max_token_bytes=size)
+
+
+@pytest.mark.parametrize(("options", "limit"), [({}, 16_384), ({"max_token_bytes": 1_024}, 1_024)])
+def test_tokens_are_bounded(options, limit):
+    server = ResourceServer(API, *ISSUERS, clock=Time().clock, **options)
+    assert server.max_token_bytes == limit
+    about = (limit - len(token())) * 3 // 4
+    sizes = {len(raw): raw for raw in (token(pad="x" * size) for size in range(about - 20, about + 10))}
+    lengths = [max(size for size in sizes if size <= limit), min(size for size in sizes if size > limit)]
+    assert run(server.authenticate(bearer_request(sizes[lengths[0]]))).subject == "alice"
+    with pytest.raises(InvalidRequest, match="length") as refused:
+        run(server.authenticate(bearer_request(sizes[lengths[1]])))
+    assert (refused.value.expected, refused.value.actual) == (limit, lengths[1])
+
+
+def test_a_longer_token_is_accepted_where_that_was_asked_for():
+    raw = token(pad="x" * 30_000)
+    server = ResourceServer(API, *ISSUERS, clock=Time().clock, max_token_bytes=65_536)
+    assert run(server.authenticate(bearer_request(raw))).subject == "alice"
+    with pytest.raises(InvalidRequest, match="length"):
+        run(ResourceServer(API, *ISSUERS, clock=Time().clock).authenticate(bearer_request(raw)))
 
 
 def test_several_audiences_and_a_realm():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,9 +24,10 @@ from tokens import API, key
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer, averify, awarm_up, verify, warm_up
 from ticketgate.asgi import AccessTokenMiddleware
-from ticketgate.core.flow import FetchFailed, HttpRequest, fetch, once
+from ticketgate.core.flow import FetchFailed, HttpRequest, Once, call, fetch, once
 from ticketgate.core.metadata import OPENID, RFC8414
 from ticketgate.drivers import aio, blocking
+from ticketgate.drivers.shared import Deadline
 from ticketgate.errors import InvalidToken, IssuerUnavailable
 
 TESTS = Path(__file__).parent.parent
@@ -191,6 +193,7 @@ PREPARE = """
 import asyncio, os, threading
 from ticketgate import *
 from ticketgate.drivers import aio, blocking
+from ticketgate.drivers.shared import Deadline
 server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"]))
 """
 
@@ -344,3 +347,117 @@ def test_ten_thousand_strange_keys_cost_three_fetches(issuer, server):
     assert issuer.hits["/jwks"] <= 3
     assert issuer.hits[RFC8414] == 1
     assert OPENID not in issuer.hits
+
+
+def counted(runs, stuck):
+    """A flow that waits for ``stuck``, a fetch that does not end, the first time it runs, and counts its runs."""
+
+    def flow():
+        runs.append(len(runs) + 1)
+        number = runs[-1]
+        if number == 1:
+            yield from call(stuck)
+        return number
+
+    return flow
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_run_past_its_deadline_is_not_joined_by_tasks(run, wait):
+    driver, runs = aio.Driver(), []
+
+    async def main():
+        over = asyncio.Event()
+
+        def asking(lifetime):
+            flow = counted(runs, over.wait)
+            yield Once("name", flow, wait, lifetime)
+            return (yield Once("name", flow, True, lifetime))
+
+        def waiting(lifetime):
+            return (yield Once("name", counted(runs, over.wait), lifetime=lifetime))
+
+        first = asyncio.create_task(driver.run(asking(0.05) if not wait else waiting(0.05)))
+        await asyncio.sleep(0.01)
+        assert runs == [1]
+        await asyncio.sleep(0.06)  # as after a thaw
+        assert await driver.run(waiting(60)) == 2
+        over.set()
+        await first
+        assert await driver.run(waiting(60)) == runs[-1] == len(runs)
+
+    run(main())
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_run_past_its_deadline_is_not_joined_by_threads(wait):
+    driver, runs, over = blocking.Driver(), [], threading.Event()
+
+    def waiting(lifetime, wait=True):
+        return (yield Once("name", counted(runs, lambda: over.wait(10)), wait, lifetime))
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(driver.run, waiting(0.05, wait))
+        until(lambda: runs == [1], "the first run has begun")
+        threading.Event().wait(0.06)
+        assert driver.run(waiting(60)) == 2
+        over.set()
+        assert first.result(5) == (1 if wait else None)
+    assert driver.run(waiting(60)) == 3
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "time"])
+def test_a_run_is_over_by_either_clock(monkeypatch, clock):
+    deadline = Deadline.after(10)
+    assert not deadline.has_passed
+    now = getattr(time, clock)()
+    monkeypatch.setattr(time, clock, lambda: now + 11)
+    assert deadline.has_passed
+
+
+def test_a_run_within_its_deadline_is_joined_while_one_past_it_goes_on(run):
+    driver, runs = aio.Driver(), []
+
+    async def main():
+        gates = [asyncio.Event(), asyncio.Event()]
+
+        def asking(lifetime):
+            def flow():
+                runs.append(len(runs))
+                number = runs[-1]
+                yield from call(gates[number].wait)
+                return number
+
+            return (yield Once("name", flow, lifetime=lifetime))
+
+        old = asyncio.create_task(driver.run(asking(0)))
+        await asyncio.sleep(0.01)
+        new = [asyncio.create_task(driver.run(asking(60))) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        gates[0].set()
+        assert await old == 0
+        late = asyncio.create_task(driver.run(asking(60)))
+        await asyncio.sleep(0.01)
+        gates[1].set()
+        assert await asyncio.gather(*new, late) == [1] * 4
+
+    run(main())
+
+
+TOGETHER = """
+import threading
+from ticketgate.drivers import blocking
+barrier, found = threading.Barrier(8), set()
+def one():
+    barrier.wait(10)
+    found.add(blocking.default_driver())
+threads = [threading.Thread(target=one) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join(10) for thread in threads]
+print(len(found))
+"""
+
+
+def test_threads_that_come_together_share_one_driver(issuer):
+    assert script(issuer, TOGETHER) == "1"

@@ -70,7 +70,87 @@ def test_a_folder_that_cannot_be_used_is_a_warning(issuer, tmp_path, judge, capl
     assert "cannot be written" in caplog.text
     (tmp_path / "folder.json").mkdir()
     assert files.load(str(tmp_path / "folder.json")) is None
-    assert "cannot be read" in caplog.text
+    assert "folder.json is not used: it is not a regular file" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_is_not_used(issuer, tmp_path, judge, mode, caplog):
+    folder = tmp_path / "shared"
+    judge(worker(issuer, folder), issuer.token())
+    folder.chmod(mode)
+    assert judge(worker(issuer, folder), issuer.token()).subject == "alice"
+    assert "is not used: others may have written its folder" in caplog.text
+    assert "cannot be written: others may have written its folder" in caplog.text
+    assert "cannot be shared: others may have written its folder" in caplog.text
+    assert issuer.hits["/jwks"] == 2
+    judge(worker(issuer, folder / "below"), issuer.token())
+    assert judge(worker(issuer, folder / "below"), issuer.token()).subject == "alice"
+    assert issuer.hits["/jwks"] == 3
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_belongs_to_somebody_else_is_not_used(issuer, tmp_path, judge, what, caplog, monkeypatch):
+    folder = tmp_path / "theirs"
+    judge(worker(issuer, folder), issuer.token())
+    (written,) = folder.glob("*.json")
+    owner, fstat = os.geteuid(), os.fstat
+    stranger = {os.stat(folder if what == "folder" else written).st_ino}
+
+    def seen(descriptor):
+        status = fstat(descriptor)
+        return os.stat_result((*status[:4], owner + 1 if status.st_ino in stranger else owner, *status[5:]))
+
+    monkeypatch.setattr(os, "fstat", seen)
+    assert judge(worker(issuer, folder), issuer.token()).subject == "alice"
+    assert "others may have written" in caplog.text
+    assert issuer.hits["/jwks"] == 2
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "lock"])
+def test_a_symbolic_link_is_not_followed(issuer, tmp_path, judge, what, caplog):
+    real, folder = tmp_path / "real", tmp_path / "link"
+    judge(worker(issuer, real), issuer.token())
+    (written,) = real.glob("*.json")
+    if what == "folder":
+        folder.symlink_to(real)
+    else:
+        folder.mkdir(mode=0o700)
+        name = written.name if what == "file" else f"{written.name}.lock"
+        (folder / name).symlink_to(real / name)
+    before = {path: path.stat().st_mtime_ns for path in real.iterdir()}
+    assert judge(worker(issuer, folder), issuer.token()).subject == "alice"
+    expected = {"folder": "its folder is a symbolic link", "file": "is not used", "lock": "cannot be shared"}
+    assert expected[what] in caplog.text
+    assert issuer.hits["/jwks"] == 2
+    assert {path: path.stat().st_mtime_ns for path in real.iterdir()} == before
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, caplog):
+    path = tmp_path / "x.json"
+    os.mkfifo(path, 0o600)
+    assert files.load(str(path)) is None
+    assert "it is not a regular file" in caplog.text
+    files.save(str(path), b"{}")
+    assert files.load(str(path)) == b"{}"
+
+
+def test_files_are_not_left_open(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        files.load(str(tmp_path / "folder.json"))
+        files.load(str(tmp_path / "nothing.json"))
+        files.save(str(tmp_path / "folder.json"), b"{}")
+        files.ProcessLock(str(tmp_path / "x.json")).release()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.json", "x.json.lock"}
+
+
+def test_a_name_without_a_folder_is_in_the_current_one(tmp_path, monkeypatch):
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    files.save("x.json", b"{}")
+    assert files.load("x.json") == b"{}"
 
 
 FULL_DISK = """
@@ -115,6 +195,72 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
         other.wait(10)
     assert lock.acquire()
     lock.release()
+
+
+FORKED = """
+import os, sys
+from ticketgate.drivers.files import ProcessLock
+
+def another():
+    lock = ProcessLock(sys.argv[1])
+    try:
+        return lock.acquire()
+    finally:
+        lock.release()
+
+lock = ProcessLock(sys.argv[1])
+assert lock.acquire()
+in_child, tell = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    before = another()                  # the parent holds it
+    lock.release()                      # it is not the child's to release
+    still = another()
+    os.write(in_child[1], b"12"[before + still : before + still + 1])
+    os.read(tell[0], 1)
+    mine = lock.acquire()               # the parent let it go, and the child opens its own
+    lock.release()
+    os.write(in_child[1], b"ny"[mine : mine + 1])
+    os.read(tell[0], 1)
+    os._exit(0)
+answers = os.read(in_child[0], 1)
+lock.release()
+os.write(tell[1], b".")
+answers += os.read(in_child[0], 1)
+print(answers.decode(), another())      # the child is there yet, and holds nothing
+os.write(tell[1], b".")
+os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(tmp_path):
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "x.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1y True\n", "")
+
+
+ORPHANED = """
+import os, sys
+from ticketgate.drivers.files import ProcessLock
+lock = ProcessLock(sys.argv[1])
+assert lock.acquire()
+if os.fork():
+    os._exit(0)  # the parent dies with the lock
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_ends_with_its_process_and_not_with_its_children(tmp_path):
+    path = str(tmp_path / "x.json")
+    command = [sys.executable, "-c", ORPHANED, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "there\n"
+        assert parent.wait(10) == 0
+        lock = files.ProcessLock(path)
+        assert lock.acquire()
+        lock.release()
+        parent.stdin.close()
 
 
 def test_whoever_waits_too_long_goes_on_without(issuer, tmp_path, judge):
