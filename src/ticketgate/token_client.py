@@ -169,7 +169,7 @@ class TokenClient:
         if isinstance(outcome, Failure):
             now = self._clock.read()
             raise self._attempts.refusal(grant.digest, now.monotonic) or outcome.error(1)
-        return outcome
+        return outcome.token
 
     def forget(self, grant: Grant, token: str) -> bool:
         """Whether asking again may give another token than ``token``, which the resource refused.
@@ -191,14 +191,17 @@ class TokenClient:
         """How long a run may take: two documents of metadata and the token."""
         return 3 * self._timeout + 5
 
-    def _renewal(self, grant: Grant, seen: Kept | None) -> "partial[Flow[str | Failure]]":
+    def _renewal(self, grant: Grant, seen: Kept | None) -> "partial[Flow[Kept | Failure]]":
         return partial(self._renew, grant, seen)
 
-    def _renew(self, grant: Grant, seen: Kept | None) -> Flow[str | Failure]:
-        """One request, whoever waits for it; what goes wrong is its result."""
+    def _renew(self, grant: Grant, seen: Kept | None) -> Flow[Kept | Failure]:
+        """One request, whoever waits for it; what goes wrong is its result.
+
+        The result is not the bare token: asyncio's debug mode logs the results of tasks.
+        """
         kept, started = self._kept.get(grant.digest), self._clock.read()
         if kept is not None and kept is not seen and kept.is_valid(started):
-            return kept.token  # from a run that ended when this one was asked for
+            return kept  # from a run that ended when this one was asked for
         self._attempts.begin(started.monotonic)
         try:
             issued = yield from self._request(grant, started)
@@ -210,14 +213,15 @@ class TokenClient:
             self._attempts.failed(grant.digest, failure, now.monotonic)
             return failure
         self._attempts.succeeded(grant.digest)
-        self._keep(grant, issued, started)
-        return issued.token
+        return self._keep(grant, issued, started)
 
-    def _keep(self, grant: Grant, issued: IssuedToken, started: Now) -> None:
+    def _keep(self, grant: Grant, issued: IssuedToken, started: Now) -> Kept:
         ends_at = math.inf if grant.ends_at is None else grant.ends_at
         lifetime = min(issued.lifetime, ends_at - started.wall)
         refresh_at, until = started.monotonic + lifetime * REFRESH_AHEAD, started.monotonic + lifetime
-        self._kept.put(grant.digest, Kept(issued.token, refresh_at, until, started.wall + lifetime))
+        kept = Kept(issued.token, refresh_at, until, started.wall + lifetime)
+        self._kept.put(grant.digest, kept)
+        return kept
 
     def _request(self, grant: Grant, now: Now) -> Flow[IssuedToken]:
         proof = yield from self._auth.prove(self._issuer.identifier, now.wall)

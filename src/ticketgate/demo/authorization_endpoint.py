@@ -7,7 +7,7 @@ For trying things out: the users are in the code, and nothing slows somebody dow
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
 from ticketgate.core.web_address import origin
@@ -52,7 +52,7 @@ class AuthorizationRequest:
     resource: str
     scope: str
     code_challenge: str
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, str] = field(repr=False)
 
 
 class ErrorRedirect(Exception):

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -194,7 +194,7 @@ class Places:
 class Run:
     """A flow that runs for everybody who asks for it before ``deadline``."""
 
-    task: asyncio.Task[Any]
+    task: asyncio.Task[Any] = field(repr=False)
     deadline: Deadline
 
 

@@ -10,7 +10,7 @@ import logging
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_plus
 
 from ticketgate.core.client_auth import ASSERTION_TYPE
@@ -80,11 +80,12 @@ class Client:
         return bool(self.digest or self.jwks)
 
 
-class Login(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Login:
     """Who somebody claims to be, by which secret, and whether the Authorization header said so."""
 
     client_id: str
-    secret: str
+    secret: str = field(repr=False)
     by_header: bool
 
 

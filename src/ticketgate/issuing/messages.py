@@ -20,7 +20,7 @@ class EndpointRequest:
 
     method: str = "POST"
     content_type: bytes = FORM
-    authorization: tuple[bytes, ...] = ()
+    authorization: tuple[bytes, ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     accept: bytes = b""
     query: bytes = field(default=b"", repr=False)
@@ -32,7 +32,7 @@ class Answer:
     """What to send back: status, header fields and body."""
 
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
 
     UNCACHED: ClassVar[tuple[tuple[str, str], ...]] = (
