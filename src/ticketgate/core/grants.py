@@ -20,8 +20,8 @@ ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
 ASSERTION_LIFE = 60
 SHORTEST_SECRET = 4
 
-NOT_SECRET = {"grant_type", "resource", "scope", "audience", "client_id", "client_assertion_type"}
-NOT_SECRET |= {"subject_token_type", "actor_token_type"}
+TYPES = {"grant_type", "client_assertion_type", "subject_token_type", "actor_token_type"}
+NOT_SECRET = TYPES | {"resource", "scope", "audience", "client_id"}
 OURS = NOT_SECRET | {"client_secret", "client_assertion", "assertion", "subject_token", "actor_token"}
 """The parameters that are written here, or by the client authentication, and by nobody else."""
 
