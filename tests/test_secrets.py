@@ -218,8 +218,8 @@ CASES: dict[str, Callable[[], Any]] = {
 
 SHOWS_NO_SECRET = {
     # values without secrets: settings, times, names, counts, public keys, what routes declare
-    "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Agreement",
-    "authorization_endpoint.Asked", "authorization_endpoint.User", "aio.Places", "asgi.Granted", "challenge.Answer",
+    "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
+    "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "django.Door", "events.CacheHit",
     "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "files.Place", "flow.Lane", "flow.Load",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
@@ -228,7 +228,7 @@ SHOWS_NO_SECRET = {
     "servers.Addresses", "shared.Deadline", "snapshot.Snapshot", "surroundings.Surroundings", "token_endpoint.Wish",
     "tour.Verdict",
     # errors, whose words are fixed, for operators, or escaped and cut
-    "authorization_endpoint.Redirected", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide",
+    "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide",
     "errors.ConfigurationError", "errors.InsufficientScope", "errors.InternalFault", "errors.InvalidRequest",
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
     "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "servers.CannotStart",
