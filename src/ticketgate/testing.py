@@ -18,8 +18,9 @@ from ticketgate.core.freshness import Held, KeyPolicy
 from ticketgate.core.http_options import Whereabouts
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS, Issuer
 from ticketgate.core.jwk import Key
+from ticketgate.core.jwt import UnverifiedJWT
 from ticketgate.core.key_source import KeySource
-from ticketgate.core.keys import static_jwk_set
+from ticketgate.core.keys import KeySet, static_jwk_set
 from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.server import ResourceServer
 from ticketgate.core.signing_key import SigningKey, base64url, finish_jwt, sign_jwt
@@ -74,12 +75,17 @@ class LocalKeys(KeySource):
         """Have the keys of ``ring`` from now on."""
         self.held = Held(static_jwk_set(ring.jwks(), DEFAULT_ALGORITHMS))
 
+    def verify(self, jwt: UnverifiedJWT, now: Now, around: Surroundings) -> Flow[KeySet]:
+        """See `KeySource.verify`; nothing is fetched."""
+        if self.is_out:
+            raise IssuerUnavailable("the issuer of the test is out")
+        return (yield from super().verify(jwt, now, around))
+
     def find(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
         """See `KeySource.find`; nothing is fetched."""
         if self.is_out:
             raise IssuerUnavailable("the issuer of the test is out")
-        yield from ()
-        return self.held.keys.candidates(header)
+        return (yield from super().find(header, now, around))
 
 
 Breaking = Callable[["LocalIssuer", dict[str, Any], dict[str, Any]], str]

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
@@ -29,6 +29,20 @@ class BoundedCache(Generic[Name, Value]):
         with self._lock:
             return self._entries.get(name)
 
+    def peek(self, name: Name) -> Value | None:
+        """What was put under ``name``, or None; this does not count as a use of it."""
+        if self._entries is None:
+            return None
+        with self._lock:
+            return Cache.__getitem__(self._entries, name) if name in self._entries else None
+
+    def replace(self, name: Name, value: Value) -> None:
+        """Put ``value`` in place of what is remembered under ``name``, if anything is; not a use of it either."""
+        if self._entries is not None:
+            with self._lock:
+                if name in self._entries:
+                    Cache.__setitem__(self._entries, name, value)
+
     def put(self, name: Name, value: Value) -> None:
         """Remember ``value`` under ``name``."""
         if self._entries is not None:
@@ -42,8 +56,8 @@ class BoundedCache(Generic[Name, Value]):
                 _ = self._entries.pop(name, None)
 
     def values(self) -> tuple[Value, ...]:
-        """Everything that is remembered at this moment."""
+        """Everything that is remembered at this moment; looking through it is not a use."""
         if self._entries is None:
             return ()
         with self._lock:
-            return tuple(self._entries.values())
+            return tuple(Cache.__getitem__(self._entries, name) for name in self._entries)

@@ -89,6 +89,10 @@ class FetchFailed(Exception):
         self.reply = reply
 
 
+class TooManyWaiting(FetchFailed):
+    """As many callers as the driver allows are waiting already."""
+
+
 class Fetch(NamedTuple):
     """Perform this exchange; the answer is a `Reply`, or `FetchFailed` is thrown."""
 
@@ -98,14 +102,16 @@ class Fetch(NamedTuple):
 class Once(NamedTuple):
     """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
 
-    ``wait=False`` runs it behind the asker's back, and the answer is None at once.  A run that is not over
+    ``wait=False`` runs it in the background, and the answer is None at once.  A run that is not over
     ``lifetime`` seconds after its start is not joined any more (its process may have been frozen): another starts.
+    ``limited`` callers count towards the driver's ``max_waiting``; above it `TooManyWaiting` is thrown.
     """
 
     name: Hashable
     flow: Callable[[], "Flow[Any]"]
     wait: bool = True
     lifetime: float = 60
+    limited: bool = False
 
     def __repr__(self) -> str:
         return f"Once(wait={self.wait})"  # the flow may hold a token
@@ -161,9 +167,14 @@ def fetch(request: HttpRequest) -> Flow[Reply]:
     return cast(Reply, (yield Fetch(request)))
 
 
-def once(name: Hashable, flow: Callable[[], Flow[T]], *, lifetime: float = 60) -> Flow[T]:
-    """The result of ``flow``, shared with everybody who asks under ``name`` while it runs."""
-    return cast(T, (yield Once(name, flow, lifetime=lifetime)))
+def once(
+    name: Hashable, flow: Callable[[], Flow[T]], *, lifetime: float = 60, limited: bool = False
+) -> Flow[T]:
+    """The result of ``flow``, shared with everybody who asks under ``name`` while it runs.
+
+    Raises `TooManyWaiting` where this wait is ``limited`` and as many as the driver allows are waiting.
+    """
+    return cast(T, (yield Once(name, flow, lifetime=lifetime, limited=limited)))
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:

@@ -15,8 +15,10 @@ nothing can be decided until the issuer answers, and that is a 503 and never a 4
 Three things bound how often an issuer is asked, each by itself, so that none can use up what another needs:
 
 - the clock: a refresh, one at a time, and after a failure not before a `Backoff` is over;
-- strangers: tokens with key ids nobody has seen spend from a `Budget`, and an id that the issuer was asked
-  for in vain is remembered for a while, so that one confused client cannot spend it all;
+- unverified tokens: a key id nobody has seen, and a signature that fails under a known one (keys may be
+  replaced under their old id), spend from a `Budget`; what the issuer was asked for in vain is remembered for
+  a while, so that one confused client cannot spend it all.  Keys of issuers on probation (`probation`) also
+  spend from one that all of them share;
 - the issuer itself: its Retry-After closes it to both.
 
 Everything here is a value and decides; waiting is done elsewhere, and a new state replaces the old by one
@@ -30,7 +32,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -208,17 +210,30 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A token bucket for looks at the issuer that strangers cause: two quick ones, then one per cooldown."""
+    """A token bucket for what unverified tokens cause: ``size`` quick ones, then one per ``cooldown`` (seconds)."""
 
     cooldown: float
-    looks: float = QUICK_LOOKS
-    counted_at: float = field(default=-math.inf)
+    size: float = QUICK_LOOKS
+    left: float = math.inf
+    counted_at: float = -math.inf
 
     def spend(self, now: float) -> "Budget | None":
         """The budget after one look at ``now``, or None when none is left; a failed look counts too."""
-        gained = (now - self.counted_at) / self.cooldown if self.cooldown else math.inf
-        looks = min(float(QUICK_LOOKS), self.looks + gained)
-        return replace(self, looks=looks - 1, counted_at=now) if looks >= 1 else None
+        left = self._left_at(now)
+        return replace(self, left=left - 1, counted_at=max(now, self.counted_at)) if left >= 1 else None
+
+    def refund(self, count: float) -> "Budget":
+        """The budget as if ``count`` had not been spent."""
+        return replace(self, left=self.left + count)
+
+    def wait(self, now: float) -> float:
+        """How many seconds after ``now`` there is one to spend; 0 where there is one already."""
+        left = self._left_at(now)
+        return 0.0 if left >= 1 else (1 - left) * self.cooldown
+
+    def _left_at(self, now: float) -> float:
+        gained = max(0.0, now - self.counted_at) / self.cooldown if self.cooldown else math.inf
+        return min(self.size, self.left + gained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ticketgate.core.flow import DIRECT, Certificate, Connection, HttpRequest
-from ticketgate.core.web_address import is_safe, origin, split
+from ticketgate.core.web_address import (
+    DEFAULT_PORTS,
+    is_loopback,
+    is_plain_loopback,
+    is_safe,
+    origin,
+    same_origin,
+    split,
+)
 from ticketgate.errors import ConfigurationError
 
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -20,8 +28,8 @@ class HTTPOptions:
     """How requests to one issuer go out.
 
     ``ca`` is the path of a PEM file whose authorities are trusted instead of the usual ones, ``certificate`` the
-    paths of our own certificate and its key, ``proxy`` an http(s) URL, ``headers`` are added to requests to the
-    issuer's origin and to addresses that were configured, never to others.  A client that was given to a driver
+    paths of our own certificate and its key, ``proxy`` an http(s) URL that is not used for loopback, ``headers``
+    are added to requests to the issuer's origin and to addresses that were configured, never to others.  A client that was given to a driver
     has its own ways, and gets the headers only.
 
     Raises `ConfigurationError` for what cannot work.
@@ -40,7 +48,8 @@ class HTTPOptions:
                 raise ConfigurationError(f"HTTPOptions: there is no file {path!r}")
         if self.certificate is not None and len(self.certificate) != 2:
             raise ConfigurationError('HTTPOptions(certificate=("client.pem", "client.key")) needs two paths')
-        if self.proxy is not None and split(self.proxy) is None:
+        proxy = None if self.proxy is None else split(self.proxy)
+        if self.proxy is not None and (proxy is None or proxy.scheme not in DEFAULT_PORTS):
             raise ConfigurationError("HTTPOptions(proxy=...) must be an http or https URL")
         for name, value in self.headers.items():
             if not FIELD_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
@@ -57,7 +66,8 @@ class HTTPOptions:
 class Whereabouts:
     """Where an issuer publishes what it is: its keys at ``jwks_uri``, its metadata at one of ``metadata_urls``.
 
-    ``fetch_from`` is an origin that is dialled in place of the issuer's own.
+    ``fetch_from`` is an origin that is dialled in place of the issuer's own.  An issuer that nobody named is
+    ``confined``: its metadata may name addresses of its own origin only.
     """
 
     issuer: str
@@ -66,10 +76,23 @@ class Whereabouts:
     insecure_http: bool = False
     fetch_from: str | None = None
     http: HTTPOptions = field(default_factory=HTTPOptions)
+    confined: bool = False
 
-    def may_ask(self, url: str) -> bool:
-        """Whether ``url`` is safe to be asked: https, loopback, or http where that was asked for."""
-        return is_safe(url, insecure_http=self.insecure_http)
+    def objection(self, url: object) -> str:
+        """Why we do not go where the issuer's metadata say; empty where we do.
+
+        Any https address will do for an issuer that was named.  Plain http on loopback is ours, and no matter of an
+        issuer elsewhere; to one that nobody named the whole network is none of its business.
+        """
+        if not isinstance(url, str) or not is_safe(url, insecure_http=self.insecure_http):
+            return "it is not an https URL"
+        if same_origin(url, self.issuer) or (self.fetch_from and same_origin(url, self.fetch_from)):
+            return ""
+        if self.confined:
+            return "it is not on the origin of the issuer, which was found by a template or issuer_for"
+        if is_plain_loopback(url) and not self.insecure_http and not is_plain_loopback(self.issuer):
+            return "it is plain http on loopback, and the issuer is not"
+        return ""
 
     def reach(self, request: HttpRequest) -> HttpRequest:
         """``request`` as it goes out: to the origin that is dialled, and as `HTTPOptions` have it."""
@@ -83,8 +106,13 @@ class Whereabouts:
             request,
             url=self._dialled(request.url),
             headers={**more, **request.headers},
-            connection=Connection(ours, usual.ca, usual.proxy),
+            connection=Connection(ours, usual.ca, self._proxy_for(request.url)),
         )
+
+    def _proxy_for(self, url: str) -> str | None:
+        """None for loopback: what is dialled there must not leave this machine."""
+        parts = split(self._dialled(url))
+        return None if parts is None or is_loopback(parts.hostname or "") else self.http.proxy
 
     def _dialled(self, url: str) -> str:
         own = origin(self.issuer)

@@ -5,6 +5,8 @@ RFC 9068 §4, RFC 8414 §3, RFC 8725 §3.1 and §3.8.
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.freshness import KeyPolicy
@@ -15,6 +17,7 @@ from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.metadata_source import MetadataSource
+from ticketgate.core.probation import Probation
 from ticketgate.core.web_address import split
 from ticketgate.errors import ConfigurationError
 
@@ -74,12 +77,25 @@ class Issuer:
         whereabouts = Whereabouts(issuer, jwks_uri, places, insecure_http, inside, http)
         self.metadata = MetadataSource(whereabouts, keys)
         self.keys = KeySource(self.metadata, self.algorithms, keys, static)
+        self._policy = keys
         self.settings = (whereabouts, self.algorithms, self.token_types, keys, introspection, jwks)
         if insecure_http:
             logger.warning("insecure_http: %s and its keys may be changed on the way", issuer)
 
     def __repr__(self) -> str:
         return f"Issuer({self.identifier!r})"
+
+    def confined(self, probation: Probation | None) -> "Issuer":
+        """This issuer, as a resource server holds it that was not given it by name.
+
+        It has keys of its own, fetched within ``probation``, and follows metadata to its own origin only.
+        """
+        if self.keys.held.is_static:
+            return self
+        twin = copy(self)
+        twin.metadata = MetadataSource(replace(self.metadata.whereabouts, confined=True), self._policy)
+        twin.keys = KeySource(twin.metadata, self.algorithms, self._policy, probation=probation)
+        return twin
 
     @staticmethod
     def template(

@@ -9,16 +9,15 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, Reply, alone, behind, once
+from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, alone, behind, once
 from ticketgate.core.freshness import (
     DUTIES,
     NOTHING,
     Age,
     Backoff,
-    Budget,
     Held,
     KeyPolicy,
     hold,
@@ -26,25 +25,32 @@ from ticketgate.core.freshness import (
 )
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.jwk import Key
+from ticketgate.core.jwt import UnverifiedJWT, verify_signature
 from ticketgate.core.keys import KeySet, parse_jwk_set
+from ticketgate.core.looks import Looks
 from ticketgate.core.metadata_source import MetadataSource, get
+from ticketgate.core.probation import Probation
 from ticketgate.core.surroundings import Surroundings
-from ticketgate.errors import IssuerUnavailable
+from ticketgate.errors import InvalidToken, IssuerUnavailable
 from ticketgate.events import KeyFetchFailed, KeysRefreshed
 
 if TYPE_CHECKING:
     from ticketgate.core.snapshot import SnapshotFile
 
 ACCEPT_KEYS = "application/jwk-set+json, application/json"
-MAX_UNKNOWN = 1_000
-MAX_NAME = 200
+MAX_WITHDRAWN = 20
 NOT_MODIFIED = 304
+
+Suits: TypeAlias = Callable[[KeySet], bool]
 
 logger = logging.getLogger("ticketgate")
 
 
 class KeySource:
-    """The keys of one issuer: ``held`` is replaced as a whole, by one assignment, and never changed."""
+    """The keys of one issuer: ``held`` is replaced as a whole, by one assignment, and never changed.
+
+    ``probation`` bounds what is fetched for an issuer that nobody named, until a token of it was verified.
+    """
 
     def __init__(
         self,
@@ -52,24 +58,42 @@ class KeySource:
         algorithms: tuple[str, ...],
         policy: KeyPolicy,
         static: KeySet | None = None,
+        probation: Probation | None = None,
     ) -> None:
+        self.probation = probation
         self.held = NOTHING if static is None else Held(static)
         self._issuer = metadata.whereabouts.issuer
         self._metadata = metadata
         self._algorithms = algorithms
         self._policy = policy
         self._backoff = Backoff()
-        self._budget = Budget(policy.cooldown)
-        self._unknown: dict[tuple[str | None, str], float] = {}
-        self._look_failed = False
-        self._looked_at = -math.inf
-        self._closed_until = -math.inf
+        self._looks = Looks(policy.cooldown)
+        self._withdrawn = NOTHING.keys
         self._snapshot = None if static else _snapshot_file(metadata, policy)
+        self._unsaved: tuple[Reply, float] | None = None
 
     @property
     def next_refresh(self) -> float:
         """When the keys are due next, in monotonic seconds; later while the issuer is left alone."""
         return min(max(self.held.refresh_at, self._backoff.retry_at), self.held.dead_at)
+
+    def verify(self, jwt: UnverifiedJWT, now: Now, around: Surroundings) -> Flow[KeySet]:
+        """The key set that holds the key which signed ``jwt``: the token is good while that set is held.
+
+        Raises `InvalidToken` where the issuer has no such key, `IssuerUnavailable` when that cannot be known now.
+        A token by a key at hand never waits.
+        """
+        held = self.held
+        if now.monotonic >= held.refresh_at:
+            held = yield from self.ready(now, around)
+        try:
+            verify_signature(jwt, held.keys.candidates(jwt.header))
+        except InvalidToken:
+            newer = yield from self._look_again(jwt.header, partial(_signed, jwt), held, now, around)
+            if newer is None:
+                raise
+            return newer
+        return held.keys
 
     def find(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
         """The keys that may verify a token with this header; none when the issuer has no such key.
@@ -80,20 +104,30 @@ class KeySource:
         if now.monotonic >= held.refresh_at:
             held = yield from self.ready(now, around)
         found = held.keys.candidates(header)
-        if found or held.fetched_at >= now.monotonic or held.is_static:
+        if found:
             return found
-        return (yield from self._look_again(header, now, around))
+        newer = yield from self._look_again(header, partial(_has_key_for, header), held, now, around)
+        return () if newer is None else newer.candidates(header)
 
     def ready(self, now: Now, around: Surroundings) -> Flow[Held]:
         """The keys that may be used at ``now``, refreshed as their age demands.  Raises `IssuerUnavailable`."""
         duty = DUTIES[self.held.age(now.monotonic)]
         if duty.refresh != "not" and now.monotonic >= self._backoff.retry_at:
-            run = behind if duty.refresh == "behind" else once
-            yield from run((self, "refresh"), partial(self._refresh, around))
+            yield from self._run_refresh(around, waits=duty.refresh == "awaited")
         held = self.held
         if not DUTIES[held.age(now.monotonic)].serve:
             raise self._unavailable(self._backoff.seconds_left(now.monotonic))
         return held
+
+    def end_probation(self) -> Flow[None]:
+        """A token of the issuer was verified: from now on it is like one that was named."""
+        if self.probation is None:
+            return
+        self.probation.end()
+        self.probation = None
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            yield from behind((self, "keep"), partial(self._keep, *unsaved))
 
     def health(self, now: Now) -> IssuerHealth:
         """What an operator wants to know of these keys; nothing is fetched."""
@@ -108,40 +142,71 @@ class KeySource:
             last_error=self._backoff.last_error,
         )
 
-    def _look_again(self, header: Mapping[str, Any], now: Now, around: Surroundings) -> Flow[tuple[Key, ...]]:
-        """Ask for a key id nobody has seen; twice where the first answer was already under way."""
-        name = header.get("kid"), header["alg"]
-        if self._unknown.get(name, -math.inf) > now.monotonic:
-            return ()
-        for _ in range(2):
-            yield from once((self, "look"), partial(self._look, around))
-            found = self.held.keys.candidates(header)
-            if found:
-                return found
-            if self._looked_at >= now.monotonic:
-                break
-        if self.held.fetched_at >= now.monotonic:
-            self._remember_unknown(name, now.monotonic)
-        elif self._look_failed:
-            raise self._unavailable(max(1, math.ceil(self._policy.cooldown)))
-        return ()
+    def _look_again(
+        self, header: Mapping[str, Any], suits: Suits, held: Held, now: Now, around: Surroundings
+    ) -> Flow[KeySet | None]:
+        """A newer key set than ``held`` that ``suits``; None where the issuer has none.
 
-    def _remember_unknown(self, name: tuple[str | None, str], now: float) -> None:
-        if len(self._unknown) < MAX_UNKNOWN and len(name[0] or "") <= MAX_NAME:
-            self._unknown[name] = now + self._policy.cooldown
+        It has none if it was asked since the request began, or withdrew the key itself.  Raises
+        `IssuerUnavailable` otherwise: whoever spent the budget must not turn somebody's good token into a 401.
+        """
+        if held.is_static or held.fetched_at >= now.monotonic:
+            return None
+        name = header.get("kid"), header["alg"]
+        if not self._looks.is_in_vain(name, now.monotonic):
+            newer = yield from self._newer(suits, held, now, around)
+            if newer is not None:
+                return newer
+            if self.held.fetched_at >= now.monotonic:
+                self._looks.remember(name, now.monotonic)
+                return None
+        if suits(self._withdrawn):
+            return None
+        raise self._unavailable(self._looks.wait(name, now.monotonic))
+
+    def _newer(self, suits: Suits, old: Held, now: Now, around: Surroundings) -> Flow[KeySet | None]:
+        """Ask for keys that are not held; twice where the first answer was already under way."""
+        for _ in range(2):
+            try:
+                yield from once((self, "look"), partial(self._look, around), limited=True)
+            except TooManyWaiting as error:
+                raise self._unavailable(1) from error
+            keys = self.held.keys
+            if keys is not old.keys and suits(keys):
+                return keys
+            if self._looks.last >= now.monotonic:
+                break
+        return None
+
+    def _run_refresh(self, around: Surroundings, *, waits: bool) -> Flow[None]:
+        """Have the keys refreshed; waiting for the first keys of an issuer on probation is limited."""
+        name, refresh = (self, "refresh"), partial(self._refresh, around)
+        if not waits:
+            yield from behind(name, refresh)
+            return
+        try:
+            yield from once(name, refresh, limited=self.probation is not None)
+        except TooManyWaiting as error:
+            raise self._unavailable(1) from error
 
     def _refresh(self, around: Surroundings) -> Flow[None]:
         """One attempt to renew the keys, because of their age; never raises for the issuer's faults.
 
         Workers that share a snapshot do so one after the other, and find what the first of them fetched.
         """
+        if self.probation is not None and not self.probation.may_fetch(around.clock.monotonic()):
+            return
         if self._snapshot is None:
             yield from self._renew(around)
         else:
             yield from self._alone(partial(self._renew_for_all, self._snapshot, around), self._snapshot)
 
     def _alone(self, flow: Callable[[], Flow[None]], snapshot: "SnapshotFile") -> Flow[None]:
-        yield from alone(snapshot.path, flow, self._policy.timeout)
+        """While no other process does; an issuer on probation leaves no file behind, not even a lock."""
+        if self.probation is not None:
+            yield from flow()
+        else:
+            yield from alone(snapshot.path, flow, self._policy.timeout)
 
     def _renew_for_all(self, snapshot: "SnapshotFile", around: Surroundings) -> Flow[None]:
         if not (yield from self._take_over(snapshot, around)):
@@ -168,9 +233,14 @@ class KeySource:
 
     def _accept_and_keep(self, reply: Reply, started: float, around: Surroundings) -> Flow[None]:
         self._accept(reply, started, around)
+        if self.probation is None:
+            yield from self._keep(reply, around.clock.wall())
+        elif self._unsaved is None or reply.status != NOT_MODIFIED:
+            self._unsaved = reply, around.clock.wall()
+
+    def _keep(self, reply: Reply, wall: float) -> Flow[None]:
         if self._snapshot is not None:
-            documents = self._metadata.documents
-            yield from self._snapshot.keep(reply, self.held.etag, documents, around.clock.wall())
+            yield from self._snapshot.keep(reply, self.held.etag, self._metadata.documents, wall)
 
     def _renew(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
@@ -184,8 +254,8 @@ class KeySource:
             self._report("keys of %s could not be refreshed: %s", error, around)
 
     def _look(self, around: Surroundings) -> Flow[None]:
-        """One attempt because of an unknown key id, as far as the budget goes; the metadata is not asked."""
-        if self._snapshot is None or self._budget.spend(around.clock.monotonic()) is None:
+        """One attempt because of keys that are not held, as far as the budget goes; the metadata is not asked."""
+        if self._snapshot is None or not self._looks.may_look(around.clock.monotonic()):
             yield from self._look_alone(around)
         else:
             yield from self._alone(partial(self._look_for_all, self._snapshot, around), self._snapshot)
@@ -196,15 +266,14 @@ class KeySource:
 
     def _look_alone(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
-        budget = self._budget.spend(started)
-        if budget is None or started < self._closed_until:
+        if not self._looks.spend(started):
             return
-        self._budget, self._look_failed, self._looked_at = budget, False, started
+        if self.probation is not None and not self.probation.may_fetch(started):
+            return
         try:
             reply = yield from self._get_keys(self._metadata.known_jwks_uri)
             yield from self._accept_and_keep(reply, started, around)
         except (FetchFailed, ValueError) as error:
-            self._look_failed = True
             _ = self._asked_to_wait(error, started, around)
             self._report("keys of %s could not be looked at again: %s", error, around)
 
@@ -212,7 +281,7 @@ class KeySource:
         """The seconds for which the issuer closed itself by a Retry-After, 0 if it did not."""
         reply = error.reply if isinstance(error, FetchFailed) else None
         seconds = retry_after(reply.headers, around.clock.wall()) if reply else 0
-        self._closed_until = now + seconds
+        self._looks.close(now + seconds)
         return seconds
 
     def _fetch_keys(self, now: float) -> Flow[Reply]:
@@ -239,7 +308,10 @@ class KeySource:
         elif not (parsed := self._parse(reply)).same_as(held.keys):
             keys = parsed
         self.held = hold(keys, headers, self._policy, started, _jitter())
-        self._backoff, self._unknown, self._look_failed = Backoff(), {}, False
+        if keys is not held.keys:
+            self._withdrawn = KeySet(keys.missing((*held.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
+        self._backoff = Backoff()
+        self._looks.forget()
         self._announce(keys, held.keys, around)
 
     def _parse(self, reply: Reply) -> KeySet:
@@ -261,9 +333,9 @@ class KeySource:
         logger.warning(message, self._issuer, error, extra={"issuer": self._issuer})
         around.tell(KeyFetchFailed(self._issuer, str(error)))
 
-    def _unavailable(self, retry_after: int) -> IssuerUnavailable:
-        message = f"the keys of {self._issuer} cannot be had"
-        return IssuerUnavailable(message, retry_after=retry_after)
+    def _unavailable(self, seconds: float) -> IssuerUnavailable:
+        message = f"keys of {self._issuer} are unavailable"
+        return IssuerUnavailable(message, retry_after=max(1, math.ceil(seconds)))
 
 
 def _snapshot_file(metadata: MetadataSource, policy: KeyPolicy) -> "SnapshotFile | None":
@@ -273,6 +345,15 @@ def _snapshot_file(metadata: MetadataSource, policy: KeyPolicy) -> "SnapshotFile
     from ticketgate.core.snapshot import SnapshotFile
 
     return SnapshotFile(os.fspath(policy.snapshot), metadata.whereabouts, policy)
+
+
+def _signed(jwt: UnverifiedJWT, keys: KeySet) -> bool:
+    """Whether one of ``keys`` made the signature (RFC 7515 §5.2)."""
+    return any(key.verify(jwt.signing_input, jwt.signature) for key in keys.candidates(jwt.header))
+
+
+def _has_key_for(header: Mapping[str, Any], keys: KeySet) -> bool:
+    return bool(keys.candidates(header))
 
 
 def _jitter() -> float:

@@ -42,6 +42,11 @@ class KeySet:
             return ()
         return found[:MAX_CANDIDATES]
 
+    def missing(self, others: Iterable[Key]) -> tuple[Key, ...]:
+        """Those of ``others`` that are not in it, compared by their content."""
+        ours = self._contents()
+        return tuple(key for key in others if _content(key) not in ours)
+
     def same_as(self, other: "KeySet | None") -> bool:
         """Whether both hold the same keys under the same names, compared by their content."""
         return other is not None and self._contents() == other._contents()
@@ -51,7 +56,11 @@ class KeySet:
         return frozenset(key.kid or key.thumbprint for key in self.keys)
 
     def _contents(self) -> frozenset[tuple[str | None, str, str]]:
-        return frozenset((key.kid, key.algorithm, key.thumbprint) for key in self.keys)
+        return frozenset(map(_content, self.keys))
+
+
+def _content(key: Key) -> tuple[str | None, str, str]:
+    return key.kid, key.algorithm, key.thumbprint
 
 
 def static_jwk_set(jwks: Mapping[str, Any], algorithms: tuple[str, ...], max_keys: int = 100) -> KeySet:

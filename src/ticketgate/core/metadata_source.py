@@ -5,12 +5,20 @@ RFC 8414 §3, OpenID Connect Discovery 1.0 §4; where both documents are publish
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, fetch
 from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.http_options import Whereabouts
 from ticketgate.core.metadata import parse_metadata
 from ticketgate.core.strict_json import FrozenDict, is_object
+
+SETTINGS = {
+    "jwks_uri": "Issuer(jwks_uri=...)",
+    "introspection_endpoint": "Introspection(endpoint=...)",
+    "token_endpoint": "TokenClient(token_endpoint=...)",
+}
+"""What says where an endpoint is, whatever the metadata say."""
 
 
 class MetadataSource:
@@ -38,14 +46,15 @@ class MetadataSource:
         """Where the keys stand, as far as that is known without asking; empty if it is not."""
         if self.whereabouts.jwks_uri:
             return self.whereabouts.jwks_uri
+        found = (document.get("jwks_uri") for document in self._documents.values())
         return next(
-            (str(document["jwks_uri"]) for document in self._documents.values() if "jwks_uri" in document), ""
+            (url for url in found if isinstance(url, str) and not self.whereabouts.objection(url)), ""
         )
 
     def address(self, name: str, now: float, *, anew: bool = False) -> Flow[str]:
         """The URL that the metadata gives for ``name``; ``anew`` does not believe what is held.
 
-        Raises `FetchFailed` where no document can be had or none has it, and for an address that is not safe.
+        Raises `FetchFailed` where no document can be had or none has it, and for an address that is not used.
         """
         if anew or now >= self._until:
             self._documents, self._until = {}, now + self._policy.max_ttl
@@ -61,7 +70,10 @@ class MetadataSource:
         raise FetchFailed(f"no {name}: " + "; ".join(troubles), last)
 
     def endpoint(self, name: str, now: float, *, mutual_tls: bool) -> Flow[str]:
-        """Where ``name`` is asked: with a client certificate at an address of its own, where there is one."""
+        """Where ``name`` is asked: with a client certificate at an address of its own, where there is one.
+
+        Raises `FetchFailed` as `address` does.
+        """
         address = yield from self.address(name, now)
         return (self._mtls_address(name) if mutual_tls else "") or address
 
@@ -70,8 +82,8 @@ class MetadataSource:
         for document in self._documents.values():
             aliases = document.get("mtls_endpoint_aliases")
             found = aliases.get(name) if is_object(aliases) else None
-            if isinstance(found, str) and self.whereabouts.may_ask(found):
-                return found
+            if found is not None:
+                return self._checked(name, found)
         return ""
 
     def _read(self, url: str) -> Flow[FrozenDict]:
@@ -82,9 +94,21 @@ class MetadataSource:
 
     def _address_in(self, document: FrozenDict, name: str) -> str:
         found = document.get(name)
-        if not isinstance(found, str) or not self.whereabouts.may_ask(found):
-            raise ValueError(f"its {name} is no https URL")
-        return found
+        if found is None:
+            raise ValueError(f"there is no {name} in it")
+        return self._checked(name, found)
+
+    def _checked(self, name: str, found: Any) -> str:
+        """``found``, if we go there.  Raises `FetchFailed` that names the setting which would have us go there."""
+        objection = self.whereabouts.objection(found)
+        if objection:
+            raise FetchFailed(f"its {name} {ascii(found)[:200]} is not used: {objection}{_remedy(name)}")
+        return str(found)
+
+
+def _remedy(name: str) -> str:
+    setting = SETTINGS.get(name)
+    return f"; configure {setting} or Issuer(fetch_from=...)" if setting else ""
 
 
 def get(

@@ -20,7 +20,7 @@ from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import Flow, call
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read, verify_signature
+from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.token_cache import TokenCache
@@ -56,8 +56,9 @@ class ResourceServer:
     ``decryption_keys`` (private JWKs or PEMs) open tokens that were encrypted for us.  ``max_token_bytes`` bounds a
     token, 1,024 to 65,536: servers have limits of their own for header fields, which may be lower.
     ``issuer_for`` takes the place of issuers that are named: it is given the ``iss`` of a token that nobody has
-    verified yet, and returns an `Issuer` of exactly that name, or None (it may be async under asyncio).  At most
-    ``max_tenants`` of those that it or `Issuer.template` found are held.
+    verified yet, and returns an `Issuer` of exactly that name, or None (it may be async under asyncio).  It is given
+    https URLs only, and with ``accept_loopback_issuers`` plain http ones on loopback too.  At most ``max_tenants``
+    of those that it or `Issuer.template` found, and that a token was verified of, are held; and as many others.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
 
@@ -70,6 +71,7 @@ class ResourceServer:
         *issuers: "Issuer | IssuerTemplate",
         issuer_for: Callable[[str], Any] | None = None,
         max_tenants: int = 1_000,
+        accept_loopback_issuers: bool = False,
         realm: str | None = None,
         leeway: float = 30,
         token_cache: int = 10_000,
@@ -83,7 +85,7 @@ class ResourceServer:
         named = tuple(issuer for issuer in issuers if isinstance(issuer, Issuer))
         templates = tuple(issuer for issuer in issuers if not isinstance(issuer, Issuer))
         self.issuers = _issuers(named, nobody=bool(templates) or issuer_for is not None)
-        self.tenants = _tenants(issuers, templates, issuer_for, max_tenants)
+        self.tenants = _tenants(issuers, templates, issuer_for, max_tenants, loopback=accept_loopback_issuers)
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
         self.max_token_bytes = _token_bytes(max_token_bytes)
@@ -121,11 +123,12 @@ class ResourceServer:
                 rules = Rules(now.wall, self.leeway, self._accepted_audiences)
                 check_claims(jwt.claims, rules, typed=issuer.typed)
 
-                keys = yield from issuer.keys.find(jwt.header, now, self._around)
-                verify_signature(jwt, keys)
+                keys = yield from issuer.keys.verify(jwt, now, self._around)
+                if self.tenants is not None:
+                    yield from self._tenant_verified(issuer, now)
                 token = AccessToken(jwt.claims, jwt.header)
                 if name:
-                    self._verified.keep(name, token, issuer, now, self.leeway)
+                    self._verified.keep(name, token, issuer, keys, now, self.leeway)
 
             check_binding(token)
             if self._always and token.issuer in self._always and token.kind == "jwt":
@@ -272,6 +275,13 @@ class ResourceServer:
             raise InvalidToken("issuer", expected=list(self.issuers), actual=iss)
         return issuer
 
+    def _tenant_verified(self, issuer: Issuer, now: Now) -> Flow[None]:
+        """From its first verified token on, no unverified one takes anything from a tenant."""
+        if self.tenants is None or issuer.identifier in self.issuers:
+            return
+        if self.tenants.verified(issuer, now.monotonic):
+            yield from issuer.keys.end_probation()
+
 
 def _log_refusal(error: OAuthError) -> None:
     """What was expected and what came, escaped and cut: both may be a stranger's words."""
@@ -314,6 +324,8 @@ def _tenants(
     templates: Sequence[Any],
     issuer_for: Callable[[str], Any] | None,
     limit: int,
+    *,
+    loopback: bool,
 ) -> "Tenants | None":
     """Who finds issuers that are not named one by one; loaded for those who have such."""
     if not templates and issuer_for is None:
@@ -322,7 +334,9 @@ def _tenants(
 
     if issuers and issuer_for is not None:
         raise ConfigurationError("issuer_for answers for all issuers: name none beside it")
-    return Tenants(templates, issuer_for, limit)
+    if loopback:
+        logger.warning("accept_loopback_issuers: issuer_for is given plain http URLs on loopback too")
+    return Tenants(templates, issuer_for, limit, loopback=loopback)
 
 
 def _inspectors(

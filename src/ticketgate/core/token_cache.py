@@ -48,8 +48,13 @@ class TokenCache:
         entry = self._entries.get(name)
         return entry.token if entry and entry.still_holds(now) else None
 
-    def keep(self, name: bytes, token: AccessToken, issuer: Issuer, now: Now, leeway: float) -> None:
-        """Remember ``token`` for a minute, if it and the issuer's keys live that long."""
+    def keep(
+        self, name: bytes, token: AccessToken, issuer: Issuer, keys: KeySet, now: Now, leeway: float
+    ) -> None:
+        """Remember ``token`` for a minute, if it and ``keys``, which verified it, live that long.
+
+        The issuer's keys of this moment may be others already, without the key that signed it.
+        """
         until = min(now.monotonic + MAX_AGE, issuer.keys.next_refresh)
         expires_at = float(token.claims["exp"]) + leeway
-        self._entries.put(name, Verified(token, expires_at, until, issuer, issuer.keys.held.keys))
+        self._entries.put(name, Verified(token, expires_at, until, issuer, keys))

@@ -8,6 +8,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def is_safe(url: str, *, insecure_http: bool = False) -> bool:
@@ -20,12 +21,23 @@ def is_safe(url: str, *, insecure_http: bool = False) -> bool:
     )
 
 
-def split(url: str) -> SplitResult | None:
+def is_identifier(iss: str, *, loopback: bool) -> bool:
+    """Whether ``iss`` may be an issuer's identifier (RFC 8414 §2): an https URL without query and fragment.
+
+    With ``loopback`` also one of plain http, on loopback.
+    """
+    schemes = ("https://", "http://") if loopback else ("https://",)
+    return iss.startswith(schemes) and "?" not in iss and "#" not in iss and is_safe(iss)
+
+
+def split(url: object) -> SplitResult | None:
     """The parts of an absolute http(s) URL that everybody reads alike; None for what is not one.
 
     Browsers (WHATWG URL) read ``http://a\\@b`` as host a, Python as host b; where the two could differ, it is refused:
     backslashes, control characters, empty ports, queries and fragments, and hosts with other characters than names have.
     """
+    if not isinstance(url, str):
+        return None
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url or url.endswith(("?", "#")):
         return None
     try:
@@ -50,6 +62,23 @@ def origin(url: str) -> str:
     """The scheme, host and port of ``url``, as they are written."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether both URLs have the same scheme, host and port (RFC 6454 §5)."""
+    first = _origin_parts(one)
+    return first is not None and first == _origin_parts(other)
+
+
+def _origin_parts(url: str) -> tuple[str, str, int | None] | None:
+    parts = split(url)
+    return parts and (parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme))
+
+
+def is_plain_loopback(url: str) -> bool:
+    """Whether ``url`` is plain http to a host that cannot leave this machine."""
+    parts = split(url)
+    return parts is not None and parts.scheme == "http" and is_loopback(parts.hostname or "")
 
 
 def is_loopback(host: str) -> bool:

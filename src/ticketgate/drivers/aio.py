@@ -45,7 +45,7 @@ from ticketgate.drivers.http import (
     too_many,
     too_slow,
 )
-from ticketgate.drivers.shared import Deadline, report
+from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too_many_waiting
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -55,12 +55,14 @@ class Driver:
     """Performs what flows ask for, on the running event loop.
 
     ``client`` may be an `httpx.AsyncClient`, or one with its interface, that stays the caller's to close;
-    without it every exchange has a client of its own.
+    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for a key
+    or a tenant that we have not seen yet; the next one is answered 503.
     """
 
-    def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, client: httpx.AsyncClient | None = None, *, max_waiting: int = 1_000) -> None:
         self._client = client
         self._runs_on_asyncio = False
+        self._max_waiting = checked_max_waiting(max_waiting)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
@@ -93,6 +95,8 @@ class Driver:
         match effect:
             case Fetch(request):
                 return await self._fetch(request)
+            case Once(wait=True, limited=True):
+                return await self._together_if_few_wait(effect)
             case Once(wait=True):
                 return await self._together(effect)
             case Once():
@@ -121,6 +125,17 @@ class Driver:
         """The result of the one run; whoever stops waiting leaves the others their run."""
         task, result = self._begin(effect)
         return result if task is None else await asyncio.shield(task)
+
+    async def _together_if_few_wait(self, effect: Once) -> Any:
+        """The same, unless as many wait already as may."""
+        on_loop = self._on_this_loop()
+        if on_loop.waiting >= self._max_waiting:
+            raise too_many_waiting(self._max_waiting)
+        on_loop.waiting += 1
+        try:
+            return await self._together(effect)
+        finally:
+            on_loop.waiting -= 1
 
     def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
@@ -203,6 +218,7 @@ class OnLoop:
 
     def __init__(self) -> None:
         self.running: dict[Hashable, Run] = {}
+        self.waiting = 0
         self.lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
         self._open: dict[Connection, httpx.AsyncClient] = {}

@@ -49,7 +49,7 @@ from ticketgate.drivers.http import (
     too_many,
     too_slow,
 )
-from ticketgate.drivers.shared import Deadline, report
+from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too_many_waiting
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -59,11 +59,14 @@ class Driver:
     """Performs what flows ask for, on the calling thread.
 
     ``client`` may be an `httpx.Client`, or one with its interface, that stays the caller's to close; without
-    it every exchange has a client of its own.
+    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for a key or a tenant that we
+    have not seen yet; the next one is answered 503.  It should be less than the server has threads, since what waits
+    there serves nobody else meanwhile.
     """
 
-    def __init__(self, client: httpx.Client | None = None) -> None:
+    def __init__(self, client: httpx.Client | None = None, *, max_waiting: int = 4) -> None:
         self._client = client
+        self._max_waiting = checked_max_waiting(max_waiting)
         self._shared: dict[int, Shared] = {}
         if client is None:
             _ = tls_context()
@@ -88,9 +91,11 @@ class Driver:
         match effect:
             case Fetch(request):
                 return self._fetch(request)
-            case Once(wait=wait):
-                outcome = self._begin(effect)
-                return outcome.result() if wait else None
+            case Once(wait=True):
+                with self._in_this_process().waiting(self._max_waiting if effect.limited else None):
+                    return self._begin(effect).result()
+            case Once():
+                _ = self._begin(effect)
             case Call(function, arguments):
                 return _plain(function, arguments)
             case Load(path):
@@ -216,7 +221,24 @@ class Shared:
         self._running: dict[Hashable, Run] = {}
         self._lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, httpx.Client] = {}
+        self._waiting = 0
         self._lock = Lock()
+
+    @contextmanager
+    def waiting(self, limit: int | None) -> Generator[None, None, None]:
+        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit``."""
+        if limit is None:
+            yield
+            return
+        with self._lock:
+            if self._waiting >= limit:
+                raise too_many_waiting(limit)
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def places(self, lane: Lane) -> Places:
         """The places of ``lane``."""

@@ -1,10 +1,11 @@
-"""What both drivers know about a run that many share: until when it is joined, and what to say of its failure."""
+"""What both drivers know about a run that many share, and what they are made with."""
 
 import logging
 import time
 from dataclasses import dataclass
 
-from ticketgate.core.flow import FetchFailed
+from ticketgate.core.flow import FetchFailed, TooManyWaiting
+from ticketgate.errors import ConfigurationError
 
 logger = logging.getLogger("ticketgate")
 
@@ -31,3 +32,15 @@ def report(error: BaseException) -> None:
     """Log that a shared run ended with ``error``; its words may quote a stranger, so they stay out."""
     if not isinstance(error, FetchFailed):
         logger.error("a shared run ended with %s", type(error).__qualname__)
+
+
+def checked_max_waiting(count: int) -> int:
+    """``count``, if that many may wait.  Raises `ConfigurationError`."""
+    if type(count) is not int or count < 1:
+        raise ConfigurationError(f"Driver(max_waiting={count!r}) must be a number of requests, 1 at least")
+    return count
+
+
+def too_many_waiting(count: int) -> TooManyWaiting:
+    """One more would wait than may."""
+    return TooManyWaiting(f"{count} requests are waiting already (max_waiting={count})")
