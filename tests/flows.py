@@ -3,7 +3,19 @@
 import json
 from typing import Any
 
-from ticketgate.core.flow import Alone, Call, Fetch, FetchFailed, Flow, HttpRequest, Load, Once, Reply, Save
+from ticketgate.core.flow import (
+    Alone,
+    Call,
+    Fetch,
+    FetchFailed,
+    Flow,
+    HttpRequest,
+    Load,
+    Once,
+    Reply,
+    Save,
+    TooManyWaiting,
+)
 
 
 def reply(value: Any, status: int = 200, **headers: str) -> Reply:
@@ -13,13 +25,17 @@ def reply(value: Any, status: int = 200, **headers: str) -> Reply:
 
 
 class World:
-    """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests."""
+    """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests.
+
+    While it ``is_full``, no more may wait.
+    """
 
     def __init__(self, pages: dict[str, Any] | None = None) -> None:
         self.pages = dict(pages or {})
         self.requests: list[HttpRequest] = []
         self.behind: list[Once] = []
         self.files: dict[str, bytes] = {}
+        self.is_full = False
 
     @property
     def asked(self) -> list[str]:
@@ -51,6 +67,8 @@ class World:
         match effect:
             case Fetch(request):
                 return self._fetch(request)
+            case Once(wait=True, limited=True) if self.is_full:
+                raise TooManyWaiting("full")
             case Once(wait=True):
                 return self.run(effect.flow())
             case Alone():

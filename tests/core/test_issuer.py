@@ -185,7 +185,7 @@ def test_strangers_cannot_make_us_ask_again_and_again():
     gate.asked()
     for number in range(200):
         gate.time.advance(0.01)
-        with pytest.raises(InvalidToken, match="unknown_key"):
+        with pytest.raises(InvalidToken if number < 2 else IssuerUnavailable):
             gate.open(token(head={"kid": f"stranger {number}"}))
     assert gate.asked() == [JWKS, JWKS]
 
@@ -330,9 +330,9 @@ def test_a_kid_that_was_asked_for_in_vain_is_remembered_for_a_cooldown():
     gate = Gate(keys=KeyPolicy(cooldown=30))
     gate.open()
     gate.asked()
-    for _ in range(100):
+    for number in range(100):
         gate.time.advance(0.1)
-        with pytest.raises(InvalidToken, match="unknown_key"):
+        with pytest.raises(InvalidToken if number == 0 else IssuerUnavailable):
             gate.open(token(head={"kid": "confused"}))
     assert gate.asked() == [JWKS]
     gate.world.pages[JWKS] = jwks(key(), NEW)
@@ -347,10 +347,11 @@ def test_what_is_remembered_is_bounded():
         gate.time.advance(0.1)
         with pytest.raises(InvalidToken):
             gate.open(token(head={"kid": f"{number}" * (300 if number % 2 else 1)}))
-    assert len(gate.issuer.keys._unknown) <= 1
-    gate.issuer.keys._unknown = {(str(number), "RS256"): 0 for number in range(1000)}
-    gate.issuer.keys._remember_unknown(("one more", "RS256"), 0)
-    assert len(gate.issuer.keys._unknown) == 1000
+    looks = gate.issuer.keys._looks
+    assert len(looks) <= 1
+    for number in range(1100):
+        looks.remember((str(number), "RS256"), 0)
+    assert len(looks) == 1000
 
 
 def test_a_key_published_during_a_flood_works_within_one_cooldown():
@@ -362,13 +363,13 @@ def test_a_key_published_during_a_flood_works_within_one_cooldown():
         if second == 10:
             gate.world.pages[JWKS] = jwks(key(), NEW)
         for number in range(20):
-            with pytest.raises(InvalidToken):
+            with pytest.raises((InvalidToken, IssuerUnavailable)):
                 gate.open(token(head={"kid": f"{second}/{number}"}))
         if second > 10 and accepted is None:
             try:
                 gate.open(token(signing=NEW))
                 accepted = second
-            except InvalidToken:
+            except IssuerUnavailable:  # and never a 401
                 pass
     assert accepted is not None
     assert accepted <= 10 + 30
@@ -379,7 +380,7 @@ def test_a_flood_cannot_hold_up_the_refresh():
     gate = Gate()
     gate.open()
     for number in range(5):
-        with pytest.raises(InvalidToken):
+        with pytest.raises((InvalidToken, IssuerUnavailable)):
             gate.open(token(head={"kid": str(number)}, exp=FAR))
         gate.time.advance(0.1)
     gate.world.pages[JWKS] = jwks(NEW)

@@ -180,6 +180,8 @@ def test_whoever_is_no_tenant_any_more_is_asked_about_within_a_minute():
     assert gate.refuses(ACME) == "issuer"
     assert len(gate.server.tenants) == 0
     tenants.add("acme")
+    assert gate.refuses(ACME) == "issuer"
+    gate.time.advance(10)
     assert gate.open(ACME).issuer == ACME
 
 

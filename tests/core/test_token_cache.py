@@ -9,6 +9,9 @@ from tokens import API, ISSUER, NOW, Time, jwks, key, token
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.clock import Now
+from ticketgate.core.freshness import Held
+from ticketgate.core.key_source import KeySource
+from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.request import bearer_request
 from ticketgate.core.token_cache import TokenCache
 from ticketgate.errors import ConfigurationError, InvalidToken
@@ -86,6 +89,27 @@ def test_a_withdrawn_key_refuses_at_once():
         gate.open(raw)
 
 
+class RotatingKeys(KeySource):
+    """Keys that change while a token is being verified, as a refresh on another thread has it."""
+
+    def verify(self, jwt, now, around):
+        verified_by = yield from super().verify(jwt, now, around)
+        self.held = Held(static_jwk_set(jwks(key("ES256")), ("ES256",)))
+        return verified_by
+
+
+def test_a_key_that_is_withdrawn_during_verification_leaves_nothing_behind():
+    issuer = Issuer(ISSUER)
+    issuer.keys = RotatingKeys(
+        issuer.metadata, ("RS256",), KeyPolicy(), static_jwk_set(jwks(key()), ("RS256",))
+    )
+    server = ResourceServer(API, issuer, clock=Time().clock)
+    raw = token()
+    assert run(server.authenticate(bearer_request(raw))).subject == "alice"
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        run(server.authenticate(bearer_request(raw)))
+
+
 def test_the_same_keys_again_keep_the_entries():
     gate = Gate()
     raw = token()
@@ -113,9 +137,9 @@ def test_a_token_with_the_same_beginning_is_another_token():
 def test_distinct_tokens_stay_within_bounds():
     cache = TokenCache(1000)
     gate = Gate()
-    verified = gate.open(token())
+    verified, keys = gate.open(token()), gate.issuer.keys.held.keys
     for number in range(100_000):
-        cache.keep(b"%d" % number, verified, gate.issuer, Now(NOW, 1000), 0)
+        cache.keep(b"%d" % number, verified, gate.issuer, keys, Now(NOW, 1000), 0)
     assert len(cache) == 1000
     assert cache.find(b"99999", Now(NOW, 1000)) is verified
     assert cache.find(b"0", Now(NOW, 1000)) is None

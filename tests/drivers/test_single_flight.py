@@ -342,7 +342,7 @@ def test_ten_thousand_strange_keys_cost_three_fetches(issuer, server):
     strange = [issuer.token(head={"kid": str(number)}) for number in range(300)]
     verify(server, issuer.token())
     for number in range(10_000):
-        with pytest.raises(InvalidToken):
+        with pytest.raises((InvalidToken, IssuerUnavailable)):
             verify(server, strange[number % 300])
     assert issuer.hits["/jwks"] <= 3
     assert issuer.hits[RFC8414] == 1

@@ -17,8 +17,8 @@ def test_threads_share_one_issuer_and_one_fetch(issuer):
     def issuer_for(iss):
         return Issuer(iss) if iss == issuer.url else None
 
-    server = ResourceServer(API, issuer_for=issuer_for, token_cache=0)
-    driver, raw, subjects = blocking.Driver(), issuer.token(), []
+    server = ResourceServer(API, issuer_for=issuer_for, token_cache=0, accept_loopback_issuers=True)
+    driver, raw, subjects = blocking.Driver(max_waiting=MANY), issuer.token(), []
     together = threading.Barrier(MANY)
 
     def judge():
@@ -43,7 +43,7 @@ def test_tasks_share_one_look_up_and_one_fetch(issuer):
         await asyncio.sleep(0.05)
         return Issuer(iss) if iss == issuer.url else None
 
-    server = ResourceServer(API, issuer_for=issuer_for, token_cache=0)
+    server = ResourceServer(API, issuer_for=issuer_for, token_cache=0, accept_loopback_issuers=True)
     raw, driver = issuer.token(), aio.Driver()
 
     async def all_at_once():
