@@ -59,8 +59,8 @@ class World:
     def _step(self, flow: Flow[Any], effect: Any) -> Any:
         try:
             answer = self._answer(effect)
-        except FetchFailed as failure:
-            return flow.throw(failure)
+        except Exception as error:
+            return flow.throw(error)
         return flow.send(answer)
 
     def _answer(self, effect: Any) -> Any:

@@ -2,10 +2,11 @@
 
 import os
 
-from ticketgate import Issuer, ResourceServer, warm_up
+from ticketgate import Issuer, KeyPolicy, ResourceServer, warm_up
 from ticketgate.wsgi import AccessTokenMiddleware
 
-server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"]))
+policy = KeyPolicy(timeout=float(os.environ.get("TIMEOUT", "5")))
+server = ResourceServer("https://api.example", Issuer(os.environ["ISSUER"], keys=policy))
 warm_up(server)
 
 

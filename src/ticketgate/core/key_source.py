@@ -70,7 +70,7 @@ class KeySource:
         self._looks = Looks(policy.cooldown)
         self._withdrawn = NOTHING.keys
         self._snapshot = None if static else _snapshot_file(metadata, policy)
-        self._unsaved: tuple[Reply, float] | None = None
+        self._unsaved: tuple[SnapshotFile, Reply, float] | None = None
 
     @property
     def next_refresh(self) -> float:
@@ -233,14 +233,15 @@ class KeySource:
 
     def _accept_and_keep(self, reply: Reply, started: float, around: Surroundings) -> Flow[None]:
         self._accept(reply, started, around)
+        if self._snapshot is None:
+            return
         if self.probation is None:
-            yield from self._keep(reply, around.clock.wall())
+            yield from self._keep(self._snapshot, reply, around.clock.wall())
         elif self._unsaved is None or reply.status != NOT_MODIFIED:
-            self._unsaved = reply, around.clock.wall()
+            self._unsaved = self._snapshot, reply, around.clock.wall()
 
-    def _keep(self, reply: Reply, wall: float) -> Flow[None]:
-        if self._snapshot is not None:
-            yield from self._snapshot.keep(reply, self.held.etag, self._metadata.documents, wall)
+    def _keep(self, snapshot: "SnapshotFile", reply: Reply, wall: float) -> Flow[None]:
+        yield from snapshot.keep(reply, self.held.etag, self._metadata.documents, wall)
 
     def _renew(self, around: Surroundings) -> Flow[None]:
         started = around.clock.monotonic()
