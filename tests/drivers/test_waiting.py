@@ -168,6 +168,7 @@ def test_a_threaded_server_answers_tokens_by_known_keys_while_others_wait(issuer
         happened.append(("unknown", ask(unknown(issuer, number))))
 
     with start(command, port=port, cwd=TESTS, env=env) as url, ThreadPoolExecutor(32) as pool:
+        assert ask(issuer.token()) == 200  # it holds the keys
         release = held_up()
         waiting = [pool.submit(flood, number) for number in range(32)]
         until(lambda: len(happened) == 28, "all but four are answered")
