@@ -244,6 +244,16 @@ def test_a_look_for_an_unknown_key_on_probation_is_paid_for_by_all_on_probation(
     assert len(gate.world.requests) <= QUICK + PER_SECOND
 
 
+def test_a_look_that_nobody_pays_for_is_a_503():
+    gate = Gate()
+    assert gate.forge(LIVE[0]) == "unknown_key"
+    for number in range(2 * QUICK):
+        gate.forge(name(number))
+    gate.world.requests.clear()
+    assert gate.forge(LIVE[0]) == 1
+    assert gate.world.requests == []
+
+
 def test_a_tenant_that_is_looked_after_in_the_background_is_paid_for_too():
     gate = Gate()
     assert gate.forge(LIVE[0]) == "unknown_key"

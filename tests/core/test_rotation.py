@@ -6,6 +6,7 @@ from tokens import API, ISSUER, Time, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.request import bearer_request
+from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken, IssuerUnavailable
 
 JWKS = f"{ISSUER}/keys"
@@ -106,6 +107,24 @@ def test_tokens_by_known_keys_wait_for_nothing_during_a_flood(junk):
         assert (
             run(gate.server.authenticate(bearer_request(token(exp=FAR, jti=str(number))))).subject == "alice"
         )
+
+
+def test_keys_that_are_found_by_a_header_alone_are_looked_for_in_the_same_way():
+    gate = Gate(cooldown=30)
+    around = Surroundings(gate.time.clock)
+
+    def found(kid):
+        gate.time.advance(0.01)
+        header = {"alg": "RS256", "kid": kid}
+        return [
+            one.kid for one in gate.world.run(gate.issuer.keys.find(header, gate.time.clock.read(), around))
+        ]
+
+    assert found(OLD.kid) == [OLD.kid]
+    gate.publish(OLD, NEW)
+    assert (found(NEW.kid), found("unknown")) == ([NEW.kid], [])
+    with pytest.raises(IssuerUnavailable):
+        found("another")
 
 
 def test_a_key_that_was_replaced_under_its_id_is_found_at_once():

@@ -152,6 +152,17 @@ def test_templates_stand_beside_issuers_that_are_named():
     assert gate.refuses(TWO) == "issuer"
 
 
+def test_several_templates_stand_beside_each_other():
+    other = "https://other.example/acme"
+    gate = Gate(
+        *by_list()[0],
+        Issuer.template("https://other.example/{tenant}", tenants=lambda tenant: tenant == "acme"),
+        published=[ACME, other],
+    )
+    assert (gate.open(ACME).issuer, gate.open(other).issuer) == (ACME, other)
+    assert gate.refuses("https://other.example/globex") == "issuer"
+
+
 def test_the_number_of_tenants_is_bounded():
     names = [f"https://login.example/t{number}/v2.0" for number in range(5)]
     gate = Gate(

@@ -179,6 +179,20 @@ def test_a_bounded_cache_keeps_what_was_used_last(size, kept):
         cache.get(2)
     cache.drop(4)
     cache.drop("never there")
+    cache.replace("never there", 5)
     cache.put(3, 3)
     assert tuple(sorted(cache.values())) == kept
     assert len(cache) == len(kept)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_looking_and_replacing_is_no_use(size):
+    cache = BoundedCache(size)
+    cache.put("old", 1)
+    cache.put("new", 2)
+    assert cache.peek("old") == (1 if size else None)
+    cache.replace("old", 3)
+    assert cache.values() == ((3, 2) if size else ())
+    cache.put("newest", 4)
+    assert cache.peek("old") is None
+    assert cache.get("new") == (2 if size else None)

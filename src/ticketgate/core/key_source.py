@@ -8,6 +8,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -194,7 +195,9 @@ class KeySource:
 
         Workers that share a snapshot do so one after the other, and find what the first of them fetched.
         """
-        if self.probation is not None and not self.probation.may_fetch(around.clock.monotonic()):
+        now = around.clock.monotonic()
+        if self.probation is not None and not self.probation.may_fetch(now):
+            self._backoff = replace(self._backoff, retry_at=now + 1)  # each takes its turn
             return
         if self._snapshot is None:
             yield from self._renew(around)
