@@ -4,11 +4,13 @@
 
 Three APIs run in processes of their own under uvicorn: one behind ticketgate, one with PyJWT and its
 PyJWKClient in a synchronous endpoint (which Starlette runs in a thread), one with joserfc and the twenty lines
-that people write around it.  An issuer here counts what it is asked, and can be slowed down and stopped.
+that people write around it.  The last row has the first two as WSGI applications under gunicorn, with eight threads.
+An issuer here counts what it is asked, and can be slowed down and stopped.
 """
 
 import asyncio
 import json
+import logging
 import os
 import platform
 import socket
@@ -130,6 +132,45 @@ def api(check: Callable[[Any], Any]) -> Any:
 APPS = {"ticketgate": ticketgate_app, "PyJWT": pyjwt_app, "joserfc": joserfc_app}
 
 
+def hello(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
+    return [b"open"]
+
+
+def ticketgate_wsgi(issuer: str) -> Any:
+    from ticketgate import Issuer, ResourceServer
+    from ticketgate.wsgi import AccessTokenMiddleware
+
+    return AccessTokenMiddleware(hello, ResourceServer(API, Issuer(issuer)))
+
+
+def pyjwt_wsgi(issuer: str) -> Any:
+    import jwt
+
+    client = jwt.PyJWKClient(f"{issuer}/jwks", timeout=10)
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        token = environ["HTTP_AUTHORIZATION"].removeprefix("Bearer ")
+        try:
+            key = client.get_signing_key_from_jwt(token)
+            jwt.decode(token, key, algorithms=["RS256"], audience=API, issuer=issuer)
+        except jwt.PyJWTError:
+            start_response("401 Unauthorized", [("Content-Length", "0")])
+            return []
+        return hello(environ, start_response)
+
+    return app
+
+
+THREADED_APPS = {"ticketgate": ticketgate_wsgi, "PyJWT": pyjwt_wsgi}
+
+
+def threaded(name: str, issuer: str) -> Any:
+    """What gunicorn serves; a log line for each refusal would be the larger part of the work."""
+    logging.disable(logging.ERROR)
+    return THREADED_APPS[name](issuer)
+
+
 class CountingIssuer:
     """An issuer that counts requests; ``delay`` slows it down, ``down`` makes it answer 503."""
 
@@ -183,17 +224,22 @@ class CountingIssuer:
 class Running:
     """An API in a process of its own, in front of an issuer of its own."""
 
-    def __init__(self, name: str, life_of_keys: float = LIFE_OF_KEYS) -> None:
+    def __init__(self, name: str, life_of_keys: float = LIFE_OF_KEYS, *, threads: int = 0) -> None:
         self.issuer = CountingIssuer()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, __file__, "serve", name, self.issuer.url, str(port)]
+        if threads:
+            command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread"]
+            command += ["--threads", str(threads), "--log-level", "error", "--no-control-socket"]
+            command += ["--chdir", os.path.dirname(os.path.abspath(__file__))]
+            command += [f"storm:threaded({name!r}, {self.issuer.url!r})"]
         self.process = subprocess.Popen(command, env=os.environ | {"LIFE_OF_KEYS": str(life_of_keys)})
         for _ in range(500):
             try:
-                httpx.get(f"{self.url}/stall")
+                httpx.get(f"{self.url}/stall", headers=bearer(self.issuer.token()))
                 return
             except httpx.TransportError:
                 time.sleep(0.02)
@@ -295,6 +341,33 @@ async def outage(name: str, **trouble: Any) -> str:
         )
 
 
+async def threaded_flood(name: str) -> str:
+    """Ten tokens a second with unknown key ids, and an issuer that takes 5 s: how long valid requests take."""
+    if name not in THREADED_APPS:
+        return "-"
+    with Running(name, threads=8) as running:
+        async with running.client() as client:
+            token = running.issuer.token()
+            await traffic(client, token, 1)
+            running.issuer.delay = 5.0
+            over = asyncio.Event()
+
+            async def flood() -> None:
+                number = 0
+                async with running.client() as other, asyncio.TaskGroup() as tasks:
+                    while not over.is_set():
+                        tasks.create_task(other.get("/", headers=bearer(running.issuer.stranger(number))))
+                        number += 1
+                        await asyncio.sleep(0.1)
+
+            flooding = asyncio.create_task(flood())
+            await asyncio.sleep(2)
+            count, lost, times = await traffic(client, token, 12)
+            over.set()
+            await flooding
+        return f"{lost} of {count} lost, median {statistics.median(times) * 1000:.1f} ms"
+
+
 async def main() -> None:
     scenarios: dict[str, Callable[[str], Awaitable[str]]] = {
         "fetches for 200 first requests at once": first_requests,
@@ -302,6 +375,7 @@ async def main() -> None:
         "from a rotation to the first accepted token": rotation,
         "the issuer is down for 8 s": lambda name: outage(name, down=True),
         "the issuer takes 5 s to answer": lambda name: outage(name, delay=5.0),
+        "eight threads, ten unknown key ids a second, the issuer takes 5 s": threaded_flood,
     }
     print(f"Python {platform.python_version()}, {os.cpu_count()} processors, {time.strftime('%Y-%m-%d')}\n")
     print("| | " + " | ".join(APPS) + " |\n|---|" + "---|" * len(APPS))
