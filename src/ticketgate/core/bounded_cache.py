@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from cachetools import Cache, LRUCache
+from cachetools import LRUCache
 
 Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
@@ -34,14 +34,14 @@ class BoundedCache(Generic[Name, Value]):
         if self._entries is None:
             return None
         with self._lock:
-            return Cache.__getitem__(self._entries, name) if name in self._entries else None
+            return super(LRUCache, self._entries).__getitem__(name) if name in self._entries else None
 
     def replace(self, name: Name, value: Value) -> None:
         """Put ``value`` in place of what is remembered under ``name``, if anything is; not a use of it either."""
         if self._entries is not None:
             with self._lock:
                 if name in self._entries:
-                    Cache.__setitem__(self._entries, name, value)
+                    super(LRUCache, self._entries).__setitem__(name, value)
 
     def put(self, name: Name, value: Value) -> None:
         """Remember ``value`` under ``name``."""
@@ -60,4 +60,4 @@ class BoundedCache(Generic[Name, Value]):
         if self._entries is None:
             return ()
         with self._lock:
-            return tuple(Cache.__getitem__(self._entries, name) for name in self._entries)
+            return tuple(super(LRUCache, self._entries).__getitem__(name) for name in self._entries)
