@@ -210,7 +210,7 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "signing_key.SigningKey": signing_key,
     "tenants.IssuerTemplate": template,
-    "tenants.Live": lambda: made("tenants.Live", issuer(), 0.0),
+    "tenants.Tenant": lambda: made("tenants.Tenant", issuer(), 0.0),
     "token_answer.IssuedToken": lambda: made("token_answer.IssuedToken", CANARY, 60),
     "token_cache.Verified": lambda: made("token_cache.Verified", access_token(), 0.0, 0.0, issuer(), None),
     "token_client.Kept": lambda: made("token_client.Kept", CANARY, 0, 0, 0),
@@ -228,7 +228,7 @@ SHOWS_NO_SECRET = {
     "servers.Addresses", "shared.Deadline", "snapshot.Snapshot", "surroundings.Surroundings", "token_endpoint.Wish",
     "tour.Verdict",
     # errors, whose words are fixed, for operators, or escaped and cut
-    "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide",
+    "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide", "flow.TooManyWaiting",
     "errors.ConfigurationError", "errors.InsufficientScope", "errors.InternalFault", "errors.InvalidRequest",
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
     "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "servers.CannotStart",
