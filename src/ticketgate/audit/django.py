@@ -1,24 +1,31 @@
 """The routes of Django projects: function and class views, and REST framework's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from inspect import getclosurevars, isfunction
 from typing import Any
 
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
 from ticketgate.audit.routes import Door, GuardedRoute
-from ticketgate.core.requirement import declared_together
+from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared_together
 from ticketgate.core.server import ResourceServer
-from ticketgate.django import MIDDLEWARE, current_door
+from ticketgate.django.checks import AUTHENTICATION, installed, is_a, position_of_gate
+from ticketgate.django.settings import current_settings
+
+NEED_USER = frozenset({"IsAuthenticated", "IsAdminUser", "DjangoModelPermissions"})
+OPEN_TO_ANYBODY = (
+    "authenticates by access token, and its permissions let anybody in: add requires(...) to them"
+)
 
 
 def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
     """Every URL pattern of the project whose handler ``app`` is."""
-    door = current_door()
-    if MIDDLEWARE in settings.MIDDLEWARE:
-        doors = (*doors, Door(door.public, not door.optional, server=door.gate.server))
+    current = current_settings()
+    if position_of_gate(installed(settings.MIDDLEWARE)) is not None:
+        doors = (*doors, Door(current.public, not current.optional, server=current.gate.server))
     else:
-        doors = (*doors, Door(door.public, closes=False))
+        doors = (*doors, Door(current.public, closes=False))
     yield from _of(get_resolver().url_patterns, "/", doors)
 
 
@@ -29,32 +36,84 @@ def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[Guarded
             yield from _of(pattern.url_patterns, path, doors)
             continue
         view: Any = pattern.callback
-        for methods, handler in _handlers(view):
-            needed = declared_together([view, *_permissions(view), handler])
-            name = str(getattr(view, "__qualname__", type(view).__qualname__))
-            yield GuardedRoute(path, methods, name, needed, doors, _authenticating(view))
+        name = str(getattr(view, "__qualname__", type(view).__qualname__))
+        for methods, handler, action in _handlers(view):
+            permissions = list(_permissions(view, action))
+            needed = _needed(view, permissions, handler)
+            yield GuardedRoute(
+                path, methods, name, needed, doors, _authenticating(view), _open(view, permissions)
+            )
 
 
-def _handlers(view: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The methods of a view, those of a class view with what handles each of them."""
+def _handlers(view: Any) -> Iterator[tuple[tuple[str, ...], Any, str]]:
+    """The methods of a view, those of a class view with what handles each of them, and the name of the action."""
     view_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
     if view_class is None:
-        yield ("ANY",), None
+        yield ("ANY",), None, ""
         return
     actions: dict[str, str] = getattr(view, "actions", None) or {
         name: name for name in view_class.http_method_names if name != "options" and hasattr(view_class, name)
     }
     for method, action in actions.items():
-        yield (method.upper(),), getattr(view_class, action)
+        yield (method.upper(),), getattr(view_class, action), action
 
 
-def _permissions(view: Any) -> Iterator[Any]:
-    """What REST framework asks before it calls the view."""
-    yield from getattr(getattr(view, "cls", None), "permission_classes", ())
+def _needed(view: Any, permissions: list[Any], handler: Any) -> Requirement | None:
+    """What a request goes through before the view's own code runs."""
+    needed = declared_together([view, *permissions, handler, _below_api_view(handler)])
+    if needed is None and _is_ours(view) and any(_known(one) in NEED_USER for one in permissions):
+        return ANY_TOKEN  # a user is there for requests with a token only
+    return needed
+
+
+def _below_api_view(handler: Any) -> Any:
+    """The function that ``@api_view`` made a view class of; it is only in the closure of the class's methods."""
+    is_made = isfunction(handler) and handler.__module__ == "rest_framework.decorators"
+    return getclosurevars(handler).nonlocals.get("func") if is_made else None
+
+
+def _permissions(view: Any, action: str) -> Iterable[Any]:
+    """What REST framework asks before it calls the view; nothing where that is only known with a request."""
+    if not hasattr(view, "cls"):
+        return ()
+    from rest_framework.views import APIView
+
+    from ticketgate.rest_framework import all_asked
+
+    if view.cls.get_permissions is APIView.get_permissions:
+        return all_asked(_option(view, "permission_classes"))
+    try:
+        one = view.cls(**view.initkwargs)
+        one.action, one.request = action, None
+        return [type(permission) for permission in all_asked(one.get_permissions())]
+    except Exception:
+        return ()
+
+
+def _option(view: Any, name: str) -> Any:
+    """A policy of a REST framework view: routers and ``@action`` pass it to ``as_view``."""
+    return view.initkwargs.get(name, getattr(view.cls, name))
+
+
+def _open(view: Any, permissions: list[Any]) -> str:
+    """The problem of a view that looks for tokens and needs none; empty for all others."""
+    lets_in = all(_known(one) == "AllowAny" for one in permissions)
+    return OPEN_TO_ANYBODY if _authenticating(view) and lets_in else ""
+
+
+def _known(permission: Any) -> str:
+    """The name of a permission class that REST framework brings; a subclass may decide otherwise."""
+    module = getattr(permission, "__module__", "")
+    return str(getattr(permission, "__name__", "")) if module == "rest_framework.permissions" else ""
+
+
+def _is_ours(view: Any) -> bool:
+    """Whether nothing but access tokens authenticates requests for ``view``."""
+    classes = _option(view, "authentication_classes") if hasattr(view, "cls") else ()
+    return bool(classes) and all(is_a(one, AUTHENTICATION) for one in classes)
 
 
 def _authenticating(view: Any) -> tuple[ResourceServer, ...]:
     """REST framework's views may look for tokens by themselves."""
-    classes: Any = getattr(getattr(view, "cls", None), "authentication_classes", ())
-    ours = any(cls.__module__ == "ticketgate.rest_framework" for cls in classes)
-    return (current_door().gate.server,) if ours else ()
+    classes = _option(view, "authentication_classes") if hasattr(view, "cls") else ()
+    return (current_settings().gate.server,) if any(is_a(one, AUTHENTICATION) for one in classes) else ()

@@ -31,7 +31,8 @@ class Door(NamedTuple):
 class GuardedRoute:
     """A route: its ``needed`` requirement, None where it declares none, and the ``doors`` before it.
 
-    ``deciding`` are the resource servers that judge its requests where no door does.
+    ``deciding`` are the resource servers that judge its requests where no door does.  ``open_because`` says what is
+    wrong where everybody may call it, if more is known than that.
     """
 
     path: str
@@ -40,6 +41,7 @@ class GuardedRoute:
     needed: Requirement | None
     doors: tuple[Door, ...] = ()
     deciding: tuple[ResourceServer, ...] = ()
+    open_because: str = ""
 
     @property
     def is_public(self) -> bool:
@@ -59,7 +61,8 @@ class GuardedRoute:
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in sentences without the route's name."""
         if self.needed is None:
-            return () if self.is_public or self._is_closed else ("is neither protected nor public",)
+            problem = self.open_because or "is neither protected nor public"
+            return () if self.is_public or self._is_closed else (problem,)
         if self.is_public:
             return ("is public, where no token is looked at, and so what it requires can never be met",)
         servers = [*self.deciding, *(door.server for door in self.doors if door.server is not None)]
