@@ -157,7 +157,11 @@ def test_rest_framework_knows_the_caller(framework):
     answer = httpx.get(f"{framework}/drf", headers=READER)
     assert answer.status_code == 200
     mapped = {"sub": "alice", "user": "user alice", "pk": None}
-    own = {"sub": "alice", "user": "alice", "pk": sha256(f'["{ISSUER}", "sub", "alice"]'.encode()).hexdigest()}
+    own = {
+        "sub": "alice",
+        "user": "alice",
+        "pk": sha256(f'["{ISSUER}", "sub", "alice"]'.encode()).hexdigest(),
+    }
     assert answer.json() in (mapped, own)
     assert httpx.get(f"{framework}/drf/decorated", headers=READER).json() == {"sub": "alice"}
 

@@ -23,9 +23,9 @@ class AccessTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-unty
 
     def get_security_requirement(self, auto_schema: AutoSchema) -> list[dict[str, list[Any]]]:
         """One entry for each alternative; the view's permissions all have to be met."""
-        needed = declared_together(all_asked(auto_schema.view.get_permissions())) or ANY_TOKEN
+        needed = declared_together(all_asked(auto_schema.view.get_permissions()))
         has_scopes = not str(spectacular_settings.OAS_VERSION).startswith("3.0")
-        return security_of(needed if has_scopes else ANY_TOKEN)
+        return security_of(ANY_TOKEN if needed is None or not has_scopes else needed)
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
         """An access token of RFC 9068."""

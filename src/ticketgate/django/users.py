@@ -82,7 +82,13 @@ def as_async(function: Callable[[AccessToken], Any]) -> Callable[[AccessToken], 
     """``function`` for an event loop; a sync one runs in a thread, where Django allows queries."""
     if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         return function
-    return sync_to_async(function)
+    return sync_to_async(partial(_ask, function))
+
+
+def _ask(function: Callable[[AccessToken], Any], token: AccessToken) -> Any:
+    """A StopIteration must not leave the thread: no future takes one, and the request would wait for ever."""
+    with _only_our_errors():
+        return function(token)
 
 
 def assign(request: HttpRequest, user: Any) -> None:

@@ -1,0 +1,165 @@
+"""Who ``request.user`` is: the token's user, and nobody whom somebody else's session cookie names."""
+
+from itertools import permutations
+
+import pytest
+from django_project import (
+    ALICE,
+    ALONE,
+    AUTH,
+    BASIC,
+    GATE,
+    SESSION,
+    AnonymousUser,
+    ByQuery,
+    User,
+    bearer,
+    by_query,
+    by_query_async,
+    returns_awaitable,
+    serving,
+    told,
+)
+
+from ticketgate import errors
+from ticketgate.rest_framework import TokenUser
+
+ORDERS = [order for order in permutations([GATE, SESSION, AUTH]) if order.index(SESSION) < order.index(AUTH)]
+PATHS = ["/sync", "/async", "/class", "/class-async", "/drf"]
+KINDS = ["wsgi", "asgi"]
+FUNCTIONS = {
+    "a query": by_query,
+    "an async query": by_query_async,
+    "a function that returns an awaitable": returns_awaitable,
+    "an async object": ByQuery(),
+    "a dotted path": "django_project.by_query",
+}
+pytestmark = pytest.mark.parametrize("kind", KINDS)
+
+
+def with_user(function, **more):
+    return BASIC | {"USER": function} | more
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(one.rsplit(".")[-1] for one in order))
+@pytest.mark.parametrize("path", PATHS)
+def test_the_token_says_who_it_is_in_every_order_of_middleware(kind, order, path):
+    with serving(kind, MIDDLEWARE=order, TICKETGATE=with_user(by_query)) as ask:
+        for signed_in in (False, True):
+            answer = ask(path, bearer(), signed_in=signed_in)
+            assert (answer.status_code, set(answer.json()["users"])) == (200, {"alice"})
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_functions_may_query_and_may_be_async(kind, function, path):
+    with serving(kind, TICKETGATE=with_user(function)) as ask:
+        assert set(ask(path, bearer(), signed_in=True).json()["users"]) == {"alice"}
+
+
+@pytest.mark.parametrize("path", ["/public", "/open/async"])
+def test_on_public_paths_the_user_is_the_sessions(kind, path):
+    with serving(kind, TICKETGATE=with_user(by_query)) as ask:
+        for headers in ({}, bearer()):
+            assert ask(path, headers).json() == {"sub": None, "users": ["AnonymousUser"] * 2}
+        if path == "/public":
+            assert ask(path, bearer(), signed_in=True).json() == {"sub": None, "users": ["bob"] * 2}
+
+
+def test_without_a_token_the_user_is_the_sessions(kind):
+    with serving(kind, TICKETGATE=with_user(by_query, OPTIONAL=True)) as ask:
+        assert ask("/sync", signed_in=True).json() == {"sub": None, "users": ["bob"] * 2}
+        assert ask("/sync", bearer(), signed_in=True).json() == {"sub": "alice", "users": ["alice"] * 2}
+
+
+def test_in_rest_framework_without_the_middleware(kind):
+    with serving(kind, **ALONE, TICKETGATE=with_user(by_query_async)) as ask:
+        assert ask("/drf", bearer(), signed_in=True).json() == {"sub": "alice", "users": ["alice"]}
+
+
+@pytest.mark.parametrize("middleware", [[GATE, SESSION, AUTH], ALONE["MIDDLEWARE"]])
+def test_in_rest_framework_without_a_user_function(kind, middleware):
+    with serving(kind, MIDDLEWARE=middleware) as ask:
+        assert ask("/drf", bearer(), signed_in=True).json() == {"sub": "alice", "users": ["alice"]}
+
+
+def test_other_middleware_sees_the_tokens_user_where_the_gate_came_after_authentication(kind):
+    order = [SESSION, AUTH, GATE, "django_project.remembers_user"]
+    with serving(kind, MIDDLEWARE=order, TICKETGATE=with_user(by_query)) as ask:
+        assert ask("/sync", bearer(), signed_in=True)["X-Seen"] == "alice"
+
+
+def raising(error):
+    def function(token):
+        raise error
+
+    return function
+
+
+async def none_async(token):
+    return None
+
+
+DENIED = (
+    403,
+    'error="insufficient_scope", error_description="The access token does not grant this operation"',
+)
+OUTCOMES = {
+    "nobody": (lambda token: None, DENIED),
+    "nobody, async": (none_async, DENIED),
+    "nobody by exception": (raising(User.DoesNotExist()), DENIED),
+    "an inactive user": (lambda token: User(username="mallory", is_active=False), DENIED),
+    "the anonymous user": (lambda token: AnonymousUser(), DENIED),
+    "our own error": (
+        raising(errors.InsufficientScope(("x",))),
+        (
+            403,
+            'error="insufficient_scope", error_description="The access token lacks a scope that this operation '
+            'needs", scope="x"',
+        ),
+    ),
+    "not now": (raising(errors.IssuerUnavailable("away")), (503, "")),
+    "a fault": (raising(RuntimeError("eyJhbGciOi")), (503, "")),
+    "the end of an iterator": (raising(StopIteration()), (503, "")),
+}
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["middleware", "alone"])
+@pytest.mark.parametrize(("function", "expected"), OUTCOMES.values(), ids=OUTCOMES)
+def test_where_there_is_no_user_nobody_gets_in(kind, alone, function, expected, caplog):
+    more = ALONE if alone else {}
+    with serving(kind, TICKETGATE=with_user(function), **more) as ask:
+        answer = ask("/drf" if alone else "/sync", bearer(), signed_in=True)
+    assert told(answer)[:2] == expected
+    assert ("Retry-After" in answer.headers) == (expected[0] == 503)
+    assert "eyJhbGciOi" not in caplog.text
+
+
+def test_a_user_without_an_account_is_made_from_the_token(kind):
+    with serving(kind, TICKETGATE=with_user(TokenUser)) as ask:
+        assert ask("/sync", bearer(), signed_in=True).json()["users"] == ["alice"] * 2
+
+
+def test_django_users_stay_what_they_are(kind):
+    with serving(kind, TICKETGATE=with_user(lambda token: ALICE)) as ask:
+        assert ask("/drf", bearer()).status_code == 200
+
+
+SESSION_FIRST = [
+    "rest_framework.authentication.SessionAuthentication",
+    "ticketgate.rest_framework.AccessTokenAuthentication",
+]
+
+
+@pytest.mark.parametrize("middleware", [[GATE, SESSION, AUTH], ALONE["MIDDLEWARE"]])
+def test_the_session_of_one_and_the_token_of_another_are_never_mixed(kind, middleware, monkeypatch):
+    from django_project import WhoAmIFramework
+    from rest_framework.settings import APISettings
+
+    classes = APISettings({"DEFAULT_AUTHENTICATION_CLASSES": SESSION_FIRST}).DEFAULT_AUTHENTICATION_CLASSES
+    monkeypatch.setattr(WhoAmIFramework, "authentication_classes", classes)
+    with serving(kind, MIDDLEWARE=middleware) as ask:
+        assert ask("/drf", bearer()).json()["users"] == ["alice"]
+        assert ask("/drf", bearer(), signed_in=True).status_code == 503
+    with serving(kind, TICKETGATE=with_user(by_query)) as ask:
+        assert ask("/drf", bearer(), signed_in=True).json()["users"] == ["alice"]
