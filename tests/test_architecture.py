@@ -54,6 +54,7 @@ MODULE_MAY_ALSO_IMPORT = {
     f"{CORE}.jwt": {"cryptography"},
     f"{CORE}.jwk": {"cryptography"},
     f"{CORE}.dpop": {"cryptography"},
+    "ticketgate.django.apps": {"ticketgate.django.spectacular"},
 }
 WAITING = {"asyncio", "concurrent", "http", "multiprocessing", "queue", "select", "selectors", "signal"}
 WAITING |= {"socket", "socketserver", "ssl", "subprocess", "_thread"}

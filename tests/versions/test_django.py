@@ -199,7 +199,7 @@ def test_rest_framework_cannot_decide(framework):
 
 def test_a_caller_by_token_has_none_of_djangos_permissions():
     with serving("wsgi", ALONE, USER=None) as url:
-        assert httpx.get(f"{url}/drf/anybody", headers=READER).json() == {"perms": False}
+        assert httpx.get(f"{url}/drf/anybody", headers=READER, timeout=20).json() == {"perms": False}
 
 
 OVERRIDDEN = """

@@ -192,10 +192,9 @@ def test_public_paths_are_those_that_django_routes(kind, path):
 @pytest.mark.parametrize("path", ["/orders", "/public/orders", "/open/orders", "/open/public", "/api/orders"])
 def test_no_root_path_opens_a_closed_route(root, path):
     from asgiref.sync import async_to_sync
+    from django.core.handlers.asgi import ASGIHandler
     from django.test import AsyncRequestFactory
     from django_project import server
-
-    from django.core.handlers.asgi import ASGIHandler
 
     with serving("asgi", TICKETGATE=BASIC | {"SERVER": server}):
         handler = ASGIHandler()
@@ -225,6 +224,16 @@ def test_a_cached_response_is_for_the_same_token_only(whole_site):
         assert ask("/cached", bearer(scope="read")).content == b"alice"
         assert ask("/cached", bearer()).status_code == 403
         assert ask("/cached", bearer(scope="read", sub="bob")).content == b"bob"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_caches_elsewhere_are_told_that_the_token_decides(kind):
+    with serving(kind) as ask:
+        assert ask("/cors/orders", bearer())["Vary"] == "Authorization"
+        assert "Authorization" in ask("/drf", bearer())["Vary"]
+        assert "Vary" not in ask("/open/nothing").headers
+    with serving(kind, TICKETGATE=BASIC | {"OPTIONAL": True}) as ask:
+        assert ask("/cors/orders")["Vary"] == "Authorization"
 
 
 def test_throttling_tells_callers_apart():
@@ -319,6 +328,7 @@ def test_drf_spectacular_knows_our_scheme(version, capsys):
 
 def test_the_audit_sees_what_guards_a_view():
     from django.core.handlers.wsgi import WSGIHandler
+
     from ticketgate.audit import audit
 
     with serving("wsgi"):

@@ -73,7 +73,7 @@ def _below_api_view(handler: Any) -> Any:
 
 
 def _permissions(view: Any, action: str) -> Iterable[Any]:
-    """What REST framework asks before it calls the view; nothing where that is only known with a request."""
+    """What REST framework asks before it calls the view; None among it where that is only known with a request."""
     if not hasattr(view, "cls"):
         return ()
     from rest_framework.views import APIView
@@ -87,7 +87,7 @@ def _permissions(view: Any, action: str) -> Iterable[Any]:
         one.action, one.request = action, None
         return [type(permission) for permission in all_asked(one.get_permissions())]
     except Exception:
-        return ()
+        return (None,)
 
 
 def _option(view: Any, name: str) -> Any:

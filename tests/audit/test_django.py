@@ -1,0 +1,154 @@
+"""What `audit` finds in Django's and REST framework's views, where no gate stands before them."""
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+from django_project import ALONE, BASIC, GATE, serving
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.decorators import action, api_view, permission_classes
+from rest_framework.permissions import (
+    AllowAny,
+    DjangoModelPermissionsOrAnonReadOnly,
+    IsAuthenticated,
+    IsAuthenticatedOrReadOnly,
+)
+from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from ticketgate import django, scope
+from ticketgate.audit import audit
+from ticketgate.rest_framework import AccessTokenAuthentication, requires
+
+READ, WRITE = scope("read"), scope("write")
+PLAIN = "is neither protected nor public"
+OPEN = "authenticates by access token, and its permissions let anybody in: add requires(...) to them"
+NEVER = "requires a token, and nothing before it looks for one: every request gets a 503"
+
+
+def show(request):
+    return HttpResponse()
+
+
+def view(*permissions, **more):
+    members = {"get": lambda self, request: Response(), "permission_classes": list(permissions)}
+    return type("Shown", (APIView,), members | more)
+
+
+class ByFunction(view()):
+    def get_permissions(self):
+        return [requires(READ)()]
+
+
+class ByRequest(view()):
+    def get_permissions(self):
+        return [requires(READ)()] if self.request.method == "GET" else []
+
+
+class OwnRule(IsAuthenticated):
+    def has_permission(self, request, view):
+        return True
+
+
+@api_view()
+@permission_classes([AllowAny])
+@django.requires(READ)
+def below(request):
+    return Response()
+
+
+@api_view()
+@permission_classes([requires(READ)])
+def listed(request):
+    return Response()
+
+
+@django.requires(READ)
+@api_view()
+@permission_classes([AllowAny])
+def above(request):
+    return Response()
+
+
+@api_view()
+@permission_classes([AllowAny])
+def open_function(request):
+    return Response()
+
+
+SESSIONS = {"authentication_classes": [SessionAuthentication]}
+BOTH = {"authentication_classes": [AccessTokenAuthentication, SessionAuthentication]}
+VIEWS = {
+    "a function": (show, "anybody", PLAIN),
+    "a guarded function": (django.requires(READ)(show), "scope read", NEVER),
+    "an exempt one": (csrf_exempt(django.requires(READ)(show)), "scope read", NEVER),
+    "requires": (view(requires(READ)).as_view(), "scope read", None),
+    "two of them": (view(requires(READ), requires(WRITE)).as_view(), "scope read and scope write", None),
+    "joined by &": (view(IsAuthenticated & requires(READ)).as_view(), "scope read", None),
+    "joined by |": (view(AllowAny | requires(READ)).as_view(), "anybody", PLAIN),
+    "the default": (view(*APIView.permission_classes).as_view(), "any valid token", None),
+    "authenticated": (view(IsAuthenticated).as_view(), "any valid token", None),
+    "authenticated, also by session": (view(IsAuthenticated, **BOTH).as_view(), "anybody", PLAIN),
+    "authenticated by session": (view(IsAuthenticated, **SESSIONS).as_view(), "anybody", PLAIN),
+    "read only": (view(IsAuthenticatedOrReadOnly).as_view(), "anybody", PLAIN),
+    "read only models": (view(DjangoModelPermissionsOrAnonReadOnly).as_view(), "anybody", PLAIN),
+    "a rule of its own": (view(OwnRule).as_view(), "anybody", PLAIN),
+    "anybody": (view(AllowAny).as_view(), "anybody", OPEN),
+    "no permissions": (view().as_view(), "anybody", OPEN),
+    "anybody by session": (view(AllowAny, **SESSIONS).as_view(), "anybody", PLAIN),
+    "opened by as_view": (view(requires(READ)).as_view(permission_classes=[AllowAny]), "anybody", OPEN),
+    "closed by as_view": (view(AllowAny).as_view(permission_classes=[requires(READ)]), "scope read", None),
+    "get_permissions": (ByFunction.as_view(), "scope read", None),
+    "get_permissions by request": (ByRequest.as_view(), "anybody", PLAIN),
+    "below @api_view": (below, "scope read", None),
+    "above @api_view": (above, "scope read", None),
+    "listed": (listed, "scope read", None),
+    "an open function": (open_function, "anybody", OPEN),
+}
+
+
+def routes(*patterns, **changes):
+    with serving("wsgi", **ALONE | changes, ROOT_URLCONF=patterns):
+        return audit(WSGIHandler())
+
+
+@pytest.mark.parametrize(("shown", "access", "problem"), VIEWS.values(), ids=VIEWS)
+def test_what_a_view_needs(shown, access, problem):
+    found = routes(path("x", shown))
+    assert {route.access for route in found.routes} == {access}
+    assert [one.partition("/x ")[2] for one in found.problems if "public entry" not in one] == [
+        problem
+    ] * bool(problem)
+
+
+def test_the_actions_of_a_view_set_have_permissions_of_their_own():
+    class Orders(ViewSet):
+        permission_classes = (requires(READ),)
+
+        def list(self, request): ...
+
+        @action(detail=False, permission_classes=[AllowAny])
+        def open(self, request): ...
+
+        @action(detail=False, methods=["post"], permission_classes=[requires(WRITE)])
+        def write(self, request): ...
+
+    router = SimpleRouter()
+    router.register("orders", Orders, basename="orders")
+    found = {route.path: route.access for route in routes(*router.urls).routes}
+    assert found == {"/orders/": "scope read", "/orders/open/": "anybody", "/orders/write/": "scope write"}
+
+
+def test_behind_the_gate_nothing_is_open():
+    found = routes(path("x", view(AllowAny).as_view()), MIDDLEWARE=[GATE])
+    assert {route.access for route in found.routes} == {"any valid token"}
+    subclassed = routes(path("x", show), MIDDLEWARE=["django_project.Subclass"])
+    assert {route.access for route in subclassed.routes} == {"any valid token"}
+
+
+def test_public_views_may_be_open():
+    found = routes(path("public", view(AllowAny).as_view()), path("open/x", show), TICKETGATE=BASIC)
+    assert found.problems == ()
