@@ -89,6 +89,18 @@ def test_other_middleware_sees_the_tokens_user_where_the_gate_came_after_authent
         assert ask("/sync", bearer(), signed_in=True)["X-Seen"] == "alice"
 
 
+LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(one.rsplit(".")[-1] for one in order))
+@pytest.mark.parametrize("path", ["/sync", "/async"])
+def test_djangos_own_middleware_looks_at_the_tokens_user(kind, order, path):
+    with serving(kind, MIDDLEWARE=[*order, LOGIN], TICKETGATE=with_user(by_query)) as ask:
+        assert ask(path, bearer()).status_code == 200
+    with serving(kind, MIDDLEWARE=[*order, LOGIN]) as ask:
+        assert ask(path, bearer()).status_code == 302
+
+
 def raising(error):
     def function(token):
         raise error

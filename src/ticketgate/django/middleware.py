@@ -166,7 +166,10 @@ def _looks_like_preflight(request: HttpRequest) -> bool:
 def vary(response: Any) -> Any:
     """``response``, which caches, Django's among them, may only give to requests with the same token."""
     if isinstance(response, HttpResponseBase):
-        patch_vary_headers(response, ("Authorization",))
+        if "Vary" not in response.headers:
+            response.headers["Vary"] = "Authorization"
+        elif response.headers["Vary"] != "Authorization":
+            patch_vary_headers(response, ("Authorization",))
     return response
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, wraps
-from inspect import isawaitable, isclass
+from inspect import isawaitable, isclass, isfunction
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
@@ -15,6 +15,8 @@ from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.django.middleware import GATE, access_token, facts, respond, vary
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError
+
+DISPATCHING = frozenset({"dispatch", "options", "http_method_not_allowed"})
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -35,21 +37,18 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
                 f'requires() guards functions: put @method_decorator(requires(...), name="dispatch") '
                 f"above {view.__name__}"
             )
-        guard = _async_guard if _is_async(view) else _guard
+        if isfunction(view) and view.__name__ in DISPATCHING:
+            guard = _dispatch_guard
+        else:
+            guard = _async_guard if _is_async(view) else _guard
         return cast(View, declare(guard(view, needed, fresh_within), needed))
 
     return decorate
 
 
 def _guard(view: Callable[..., Any], needed: Requirement, fresh_within: float | None) -> Callable[..., Any]:
-    guarded_async = _async_guard(view, needed, fresh_within)
-
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if args and _is_async_class_view(
-            args[0]
-        ):  # dispatch itself is sync, and Django awaits what it returns
-            return guarded_async(*args, **kwargs)
         request = _request(args, kwargs)
         refusal = refusal_of(request, needed, fresh_within)
         return vary(view(*args, **kwargs)) if refusal is None else respond(request, refusal)
@@ -68,6 +67,21 @@ def _async_guard(
             return respond(request, refusal)
         response = view(*args, **kwargs)
         return vary(await response if isawaitable(response) else response)
+
+    return guarded
+
+
+def _dispatch_guard(
+    view: Callable[..., Any], needed: Requirement, fresh_within: float | None
+) -> Callable[..., Any]:
+    """For sync methods that Django awaits the result of where the class is async."""
+    guarded_sync = _guard(view, needed, fresh_within)
+    guarded_async = _async_guard(view, needed, fresh_within)
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        chosen = guarded_async if args and _is_async_class_view(args[0]) else guarded_sync
+        return chosen(*args, **kwargs)
 
     return guarded
 
