@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
@@ -14,7 +14,7 @@ from ticketgate.core.flow import Flow
 from ticketgate.core.public import is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.django.settings import Settings, current_settings
-from ticketgate.django.users import assign, find_user, find_user_async
+from ticketgate.django.users import assign, find_user, find_user_async, is_async
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import CannotDecide, OAuthError
 
@@ -42,7 +42,7 @@ class AccessTokenMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self.settings = current_settings()
-        self._is_async = iscoroutinefunction(get_response)
+        self._is_async = is_async(get_response)
         self.process_view: Callable[..., Any] = self._before_view
         if self._is_async:
             _ = markcoroutinefunction(self)

@@ -3,7 +3,7 @@
 import json
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from hashlib import sha256
@@ -80,9 +80,16 @@ async def find_user_async(function: Callable[[AccessToken], Awaitable[Any]], tok
 
 def as_async(function: Callable[[AccessToken], Any]) -> Callable[[AccessToken], Awaitable[Any]]:
     """``function`` for an event loop; a sync one runs in a thread, where Django allows queries."""
-    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+    if is_async(function):
         return function
     return sync_to_async(partial(_ask, function))
+
+
+def is_async(function: Any) -> bool:
+    """Whether what ``function`` returns is to be awaited, as Django sees it: marked functions count."""
+    return iscoroutinefunction(function) or iscoroutinefunction(  # pyright: ignore[reportDeprecated]  asyncio's, before Python 3.12
+        getattr(function, "__call__", None)  # noqa: B004  what matters is how it is defined
+    )
 
 
 def _ask(function: Callable[[AccessToken], Any], token: AccessToken) -> Any:
@@ -113,7 +120,7 @@ def _usable(user: Any) -> Any:
 
 
 @contextmanager
-def _only_our_errors() -> Iterator[None]:
+def _only_our_errors() -> Generator[None, None, None]:
     """A user that does not exist is refused; whatever else fails is our fault, and never lets anybody in."""
     try:
         yield

@@ -5,7 +5,6 @@ from functools import partial, wraps
 from inspect import isawaitable, isclass, isfunction
 from typing import Any, TypeVar, cast
 
-from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from ticketgate.core.challenge import Answer
@@ -13,6 +12,7 @@ from ticketgate.core.flow import Flow
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.django.middleware import GATE, access_token, facts, respond, vary
+from ticketgate.django.users import is_async
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError
 
@@ -93,11 +93,7 @@ def _is_async(view: Any) -> bool:
     """
     while isinstance(view, partial):
         view = cast(Any, view).func
-    return (
-        iscoroutinefunction(view)
-        or iscoroutinefunction(getattr(view, "__call__", None))  # noqa: B004  what matters is how it is defined
-        or _is_async_class_view(getattr(view, "__self__", None))
-    )
+    return is_async(view) or _is_async_class_view(getattr(view, "__self__", None))
 
 
 def _is_async_class_view(view: Any) -> bool:
