@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
 import pytest
-from servers import free_port, start
+from servers import PATIENCE, free_port, start
 from table import DOWN, KEYS
 from tokens import API, ISSUER, NOW, token
 
@@ -26,7 +27,9 @@ def environment(*more, **settings):
     return {**os.environ, **ours, **(more[0] if more else {})}
 
 
+@contextmanager
 def serving(kind, *more, **settings):
+    """The project's address, once the worker has loaded it: gunicorn listens before that."""
     port = free_port()
     command = {
         "wsgi": [
@@ -51,7 +54,9 @@ def serving(kind, *more, **settings):
             "django_site:asgi",
         ],
     }[kind]
-    return start([sys.executable, *command], port=port, cwd=HERE, env=environment(*more, **settings))
+    with start([sys.executable, *command], port=port, cwd=HERE, env=environment(*more, **settings)) as url:
+        httpx.get(f"{url}/health", timeout=PATIENCE)
+        yield url
 
 
 @pytest.fixture(scope="module", params=["wsgi", "asgi"])
@@ -199,7 +204,7 @@ def test_rest_framework_cannot_decide(framework):
 
 def test_a_caller_by_token_has_none_of_djangos_permissions():
     with serving("wsgi", ALONE, USER=None) as url:
-        assert httpx.get(f"{url}/drf/anybody", headers=READER, timeout=20).json() == {"perms": False}
+        assert httpx.get(f"{url}/drf/anybody", headers=READER).json() == {"perms": False}
 
 
 OVERRIDDEN = """
