@@ -220,7 +220,7 @@ SHOWS_NO_SECRET = {
     # values without secrets: settings, times, names, counts, public keys, what routes declare
     "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
     "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
-    "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "django.Door", "events.CacheHit",
+    "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
     "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "files.Place", "flow.Lane", "flow.Load",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
@@ -233,7 +233,7 @@ SHOWS_NO_SECRET = {
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
     "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "servers.CannotStart",
     # what its user prints on purpose
-    "rest_framework.TokenUser", "strict_json.FrozenDict",
+    "users.TokenUser", "strict_json.FrozenDict",
 }  # fmt: skip
 
 
