@@ -118,7 +118,10 @@ class Once(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Ask a function that the user gave us; the answer is its result, awaited where that is possible."""
+    """Ask a function that the user gave us; the answer is its result.
+
+    Under asyncio an async function is awaited, and any other runs in a thread, since it may block.
+    """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()

@@ -7,7 +7,7 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -102,8 +102,7 @@ class Driver:
             case Once():
                 _ = self._begin(effect)
             case Call(function, arguments):
-                result = function(*arguments)
-                return await result if inspect.isawaitable(result) else result
+                return await _call(function, arguments)
             case Load(path):
                 return await asyncio.to_thread(files.load, path)
             case Save(path, data):
@@ -255,6 +254,22 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         async for chunk in response.aiter_raw():
             answer.add(chunk)
         return answer.complete()
+
+
+async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The result of a user's function: awaited where it is async, in a thread where it is not and so might block."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
+        return await function(*arguments)
+    result = await asyncio.to_thread(_without_stop_iteration, function, arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _without_stop_iteration(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """A future cannot carry a StopIteration: whoever waits for it would wait for ever."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        raise RuntimeError("a function raised StopIteration") from error
 
 
 def _forget(running: dict[Hashable, Run], name: Hashable, task: asyncio.Task[Any]) -> None:
