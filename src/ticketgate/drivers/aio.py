@@ -258,7 +258,8 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
 
 async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """The result of a user's function: awaited where it is async, in a thread where it is not and so might block."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(function.__call__):
+    method = getattr(function, "__call__", None)  # noqa: B004  what matters is how it is defined
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method):
         return await function(*arguments)
     result = await asyncio.to_thread(_without_stop_iteration, function, arguments)
     return await result if inspect.isawaitable(result) else result
