@@ -32,8 +32,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     DRIVERS: {CORE, ERRORS, "httpx", "anyio"},
     ASGI: HOST,
     WSGI: HOST,
-    STARLETTE: HOST | {ASGI, "starlette"},
-    "ticketgate.fastapi": HOST | {ASGI, STARLETTE, "ticketgate.openapi", "fastapi", "starlette"},
+    STARLETTE: HOST | {ASGI, "ticketgate.dependants", "starlette"},
+    "ticketgate.dependants": {CORE},
+    "ticketgate.fastapi": HOST
+    | {ASGI, STARLETTE, "ticketgate.dependants", "ticketgate.openapi", "fastapi", "starlette"},
     "ticketgate.openapi": HOST | {ASGI, STARLETTE, "fastapi", "starlette"},
     "ticketgate.flask": HOST | {WSGI, "flask", "werkzeug"},
     "ticketgate.django": HOST | {"django", "asgiref"},

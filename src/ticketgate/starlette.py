@@ -24,6 +24,7 @@ from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of, declare
+from ticketgate.dependants import calls
 from ticketgate.drivers.aio import Driver
 from ticketgate.errors import ConfigurationError
 
@@ -77,7 +78,7 @@ def _async_guard(
         if refusal is None:
             return await endpoint(*args, **kwargs)
         if isinstance(connection, WebSocket):
-            return await _deny(connection, refusal)
+            return await deny(connection, refusal)
         return as_response(connection, refusal)
 
     return guarded
@@ -145,11 +146,7 @@ def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:
 
 def called_by(route: Any) -> list[Any]:
     """What a request for ``route`` goes through: FastAPI's dependencies, and the endpoint."""
-    return _calls(route.dependant) if hasattr(route, "dependant") else [route.endpoint]
-
-
-def _calls(dependant: Any) -> list[Any]:
-    return [dependant.call, *(call for one in dependant.dependencies for call in _calls(one))]
+    return list(calls(route.dependant)) if hasattr(route, "dependant") else [route.endpoint]
 
 
 def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:
@@ -160,7 +157,7 @@ def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Res
     return response
 
 
-async def _deny(websocket: WebSocket, answer: Answer) -> None:
+async def deny(websocket: "WebSocket[Any]", answer: Answer) -> None:
     """Before it was accepted with a response, where the server can send one; otherwise by closing it."""
     can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
     if can_respond and websocket.application_state is WebSocketState.CONNECTING:
