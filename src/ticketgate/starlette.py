@@ -121,21 +121,27 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
-def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
-    """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
-    gate: AccessTokenMiddleware | None = None
+def unwrapped(app: Any) -> tuple[Any, tuple[AccessTokenMiddleware, ...]]:
+    """The application inside of other ASGI applications, and the gates around it, the outermost first."""
+    gates: list[AccessTokenMiddleware] = []
     for layer in layers(app):
         app = layer
         if hasattr(app, "routes"):
             break
-        gate = gate or (app if isinstance(app, AccessTokenMiddleware) else None)
-    if gate is None and isinstance(app, Starlette):
-        for entry in app.user_middleware:
-            make: Any = entry.cls
-            if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
-                settings: Any = entry
-                return app, cast(Any, make)(app.router, *settings.args, **settings.kwargs)
-    return app, gate
+        if isinstance(app, AccessTokenMiddleware):
+            gates.append(app)
+    return app, tuple(gates)
+
+
+def gates_within(app: Any) -> tuple[AccessTokenMiddleware, ...]:
+    """The gates in the middleware of ``app`` itself, the outermost first."""
+    found: list[AccessTokenMiddleware] = []
+    for entry in app.user_middleware if isinstance(app, Starlette) else ():
+        make: Any = entry.cls
+        if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
+            settings: Any = entry
+            found.append(cast(Any, make)(app.router, *settings.args, **settings.kwargs))
+    return tuple(found)
 
 
 def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:

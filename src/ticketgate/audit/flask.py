@@ -12,7 +12,7 @@ from ticketgate.wsgi import AccessTokenMiddleware
 def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
     """Every rule of ``app``, which stands behind ``doors``."""
     gate = getattr(app.extensions.get("ticketgate"), "gate", None)
-    doors = (*doors, *([Door.of(gate)] if gate else []), *_around(app))
+    doors = (*doors, *_around(app), *([Door.of(gate)] if gate else []))
     for rule in app.url_map.iter_rules():
         view: Any = app.view_functions[rule.endpoint]
         for methods, handler in _handlers(rule, view):

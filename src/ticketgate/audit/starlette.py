@@ -10,28 +10,60 @@ from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import declared, declared_together
 from ticketgate.core.server import ResourceServer
-from ticketgate.starlette import called_by, effective_routes, unwrapped
+from ticketgate.dependants import invalid_scopes, unused_scopes
+from ticketgate.starlette import called_by, effective_routes, gates_within, unwrapped
 
+PASSED_OVER = (
+    "has a decorator that asks the gate around the application, and not the application's own server:"
+    " write Depends(requires(...))"
+)
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
 
-def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterator[GuardedRoute]:
-    """Every route of ``app``, which is mounted at ``prefix`` behind ``doors``."""
-    inner, gate = unwrapped(app)
-    doors = (*doors, *([Door.of(gate, prefix)] if gate else []), *_declared_public(inner, prefix))
+def collect(
+    app: Any, doors: tuple[Door, ...] = (), prefix: str = "", server: ResourceServer | None = None
+) -> Iterator[GuardedRoute]:
+    """Every route of ``app``, which is mounted at ``prefix`` behind ``doors``.
+
+    ``server`` decides for FastAPI's ``requires()`` there, unless ``app`` has another one.
+    """
+    inner, around = unwrapped(app)
+    within = gates_within(inner)
+    doors = (
+        *doors,
+        *(Door.of(gate, prefix) for gate in (*around, *within)),
+        *_declared_public(inner, prefix),
+    )
     routes: Iterable[Any] | None = getattr(inner, "routes", None)
     if routes is None:
         yield GuardedRoute(f"{prefix}/{{path:path}}", ("ANY",), _name(inner), declared(inner), doors)
         return
-    server = getattr(getattr(inner, "state", None), "ticketgate", None)
+    server = _deciding(inner, around, within, doors, server)
     for route in effective_routes(routes):
         original = getattr(route, "original_route", route)
         if isinstance(original, Mount):
-            yield from collect(route.app, doors, prefix + route.path)
+            yield from collect(route.app, doors, prefix + route.path, server)
         elif isinstance(original, Host):
-            yield from collect(route.app, doors, prefix)
+            yield from collect(route.app, doors, prefix, server)
         else:
             yield from _of(route, original, doors, prefix, server)
+
+
+def _deciding(
+    app: Any,
+    around: tuple[AccessTokenMiddleware, ...],
+    within: tuple[AccessTokenMiddleware, ...],
+    doors: tuple[Door, ...],
+    inherited: ResourceServer | None,
+) -> ResourceServer | None:
+    """Which server a ``requires()`` of ``app`` that names none asks: see `ticketgate.fastapi.Requires`."""
+    if within:
+        return within[-1].server
+    if not hasattr(app, "state"):  # a router belongs to the application that it is mounted in
+        return around[-1].server if around else inherited
+    own = getattr(app.state, "ticketgate", None)
+    gates = [door.server for door in doors if door.server is not None]
+    return own if isinstance(own, ResourceServer) else (gates[-1] if gates else None)
 
 
 def _declared_public(app: Any, prefix: str) -> list[Door]:
@@ -41,15 +73,34 @@ def _declared_public(app: Any, prefix: str) -> list[Door]:
 
 
 def _of(
-    route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: Any
+    route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     calls = called_by(route)
-    deciding = [getattr(call, "server", None) for call in calls] + ([server] if len(calls) > 1 else [])
-    judges = tuple(one for one in deciding if isinstance(one, ResourceServer))
+    asked = [call.server or server for call in calls if hasattr(call, "with_scopes")]
+    deciding = tuple(dict.fromkeys(one for one in asked if one is not None))
     doors = (*doors, *_around(route, prefix))
+    path, wrong = prefix + str(route.path), tuple(_wrong_scopes(route))
     for methods, handler in _handlers(route, original):
         needed = declared_together([*calls, handler])
-        yield GuardedRoute(prefix + str(route.path), methods, _name(route.endpoint), needed, doors, judges)
+        if needed is not None and not deciding and _is_passed_over(server, doors):
+            wrong = (*wrong, PASSED_OVER)
+        yield GuardedRoute(path, methods, _name(route.endpoint), needed, doors, deciding, wrong=wrong)
+
+
+def _is_passed_over(server: ResourceServer | None, doors: tuple[Door, ...]) -> bool:
+    """Whether a decorator, which asks the innermost gate, asks another one than the application's own server."""
+    gates = [door.server for door in doors if door.server is not None]
+    return server is not None and bool(gates) and server not in gates
+
+
+def _wrong_scopes(route: Any) -> Iterator[str]:
+    """What is wrong with FastAPI's ``Security(...)``."""
+    if not hasattr(route, "dependant"):
+        return
+    for scopes in unused_scopes(route.dependant):
+        yield f"has Security(..., scopes={scopes}) without requires() below it: nothing asks for these scopes"
+    for value in invalid_scopes(route.dependant):
+        yield f"has {value!r} in Security(..., scopes=[...]), which is not a scope: every request gets a 503"
 
 
 def _around(route: Any, prefix: str) -> Iterator[Door]:
