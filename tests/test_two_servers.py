@@ -4,12 +4,14 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from flask import Flask
+from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
-from starlette.testclient import TestClient, WebSocketDenialResponse
 from tokens import API, ISSUER, Time, jwks, resource_server, token
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from ticketgate import Issuer, ResourceServer, flask, scope, starlette, wsgi
 from ticketgate.asgi import AccessTokenMiddleware
@@ -224,13 +226,14 @@ def test_websockets():
         await websocket.send_text(access_token(websocket).subject)
 
     install(inner, INNER_SERVER)
-    client = TestClient(outer_gate(mounted(inner)))
-    with client.websocket_connect("/m/ws", headers=bearer([API, INNER], "read")) as websocket:
-        assert websocket.receive_text() == "alice"
-    for audience, realm in ((API, INNER), (INNER, API)):
-        with (
-            pytest.raises(WebSocketDenialResponse, match=r"^$") as refused,
-            client.websocket_connect("/m/ws", headers=bearer(audience, "read")),
-        ):
-            pass
-        check(refused.value, 401, realm)
+    with serve_asgi(outer_gate(mounted(inner)), ws="websockets-sansio") as url:
+        address = url.replace("http", "ws") + "/m/ws"
+        with connect(address, additional_headers=bearer([API, INNER], "read")) as websocket:
+            assert websocket.recv(5) == "alice"
+        for audience, realm in ((API, INNER), (INNER, API)):
+            with (
+                pytest.raises(InvalidStatus, match="401") as refused,
+                connect(address, additional_headers=bearer(audience, "read")),
+            ):
+                pass
+            check(refused.value.response, 401, realm)
