@@ -27,6 +27,12 @@ def api() -> FastAPI:
         await websocket.accept()
         raise AccessDenied()
 
+    @app.websocket("/closed")
+    async def closed(websocket: WebSocket):
+        await websocket.accept()
+        await websocket.close()
+        raise AccessDenied()
+
     return app
 
 

@@ -28,9 +28,15 @@ SEEN = {  # with and without installed handlers: path, headers, the status of th
         ("/required", STRANGER, 403),
         ("/raised", {}, 403),
         ("/accepted", {}, 1008),
+        ("/closed", {}, 1000),
     ],
 }
-WITHOUT_DENIALS = {401: 403, 403: 403, 1008: 1008}  # a WebSocket that is closed unaccepted is a 403
+WITHOUT_DENIALS = {
+    401: 403,
+    403: 403,
+    1008: 1008,
+    1000: 1000,
+}  # a WebSocket that is closed unaccepted is a 403
 
 
 def outcome(address, headers):

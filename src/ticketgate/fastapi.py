@@ -10,7 +10,7 @@ and whole applications: ``APIRouter(dependencies=[Depends(requires(...))])``.
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -223,7 +223,7 @@ def _check_scopes_now_and_at_start(app: FastAPI) -> None:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def checked(started: Any) -> AsyncIterator[Any]:
+    async def checked(started: Any) -> AsyncGenerator[Any]:
         _check_scopes(app, reported)
         async with inner(started) as state:
             yield state

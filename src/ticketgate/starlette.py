@@ -168,5 +168,5 @@ async def deny(websocket: "WebSocket[Any]", answer: Answer) -> None:
     can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
     if can_respond and websocket.application_state is WebSocketState.CONNECTING:
         await websocket.send_denial_response(as_response(websocket, answer))
-    else:
+    elif websocket.application_state is not WebSocketState.DISCONNECTED:
         await websocket.close(POLICY_VIOLATION)

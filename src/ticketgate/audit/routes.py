@@ -165,7 +165,7 @@ def _matches(entry: str, path: str) -> bool:
 def _why_never(needed: Requirement, judges: tuple[ResourceServer, ...]) -> str:
     """Why no token can meet ``needed`` and be accepted by all of these servers; empty where one can."""
     named = [set(server.issuers) for server in judges if server.tenants is None]
-    issuers = set.intersection(*named) if named else None
+    issuers = named[0].intersection(*named) if named else None
     if issuers is not None and not issuers and not all(map(_asks, judges)):
         names = " and ".join(server.audiences[0] for server in judges)
         return f"{names} must all accept its token, and they have no issuer in common"
