@@ -237,7 +237,9 @@ def _check_scopes(app: FastAPI, reported: set[str]) -> None:
         for value in invalid_scopes(dependant):
             raise ConfigurationError(f"{path}: {value!r} in Security(..., scopes=[...]) is not a scope")
         for scopes in unused_scopes(dependant):
-            problem = f"{path}: Security(..., scopes={scopes}) has no requires() below it: nobody needs them"
+            problem = (
+                f"{path}: Security(..., scopes={scopes}) has no requires() below it: they are not enforced"
+            )
             if problem not in reported:
                 reported.add(problem)
                 logger.error(problem)

@@ -375,7 +375,7 @@ def test_an_outer_gate_may_make_an_inner_one_unreachable(made, inner, public, ex
         assert [route.access for route in audit(app).routes] != ["public"]
 
 
-def test_tokens_that_issuers_are_asked_about_may_please_two_servers():
+def test_opaque_tokens_may_be_accepted_by_servers_without_a_common_issuer():
     asking = [
         ResourceServer(
             f"https://{name}.example",
@@ -426,7 +426,7 @@ def test_a_decorator_passes_over_the_server_of_the_application():
     app.get("/x")(guarded(READ))
     install(app, SAME_ISSUER)
     (problem,) = audit(AccessTokenMiddleware(app, SERVER)).problems
-    assert "has a decorator that asks the gate around the application" in problem
+    assert "has a decorator that uses the gate around the application" in problem
     (problem,) = audit(app).problems
     assert problem.endswith("every request gets a 503")
 

@@ -14,7 +14,7 @@ from ticketgate.dependants import invalid_scopes, unused_scopes
 from ticketgate.starlette import called_by, effective_routes, gates_within, unwrapped
 
 PASSED_OVER = (
-    "has a decorator that asks the gate around the application, and not the application's own server:"
+    "has a decorator that uses the gate around the application instead of the application's own server:"
     " write Depends(requires(...))"
 )
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
@@ -56,7 +56,7 @@ def _deciding(
     doors: tuple[Door, ...],
     inherited: ResourceServer | None,
 ) -> ResourceServer | None:
-    """Which server a ``requires()`` of ``app`` that names none asks: see `ticketgate.fastapi.Requires`."""
+    """The server that a ``requires()`` of ``app`` uses where it names none: see `ticketgate.fastapi.Requires`."""
     if within:
         return within[-1].server
     if not hasattr(app, "state"):  # a router belongs to the application that it is mounted in
@@ -88,7 +88,7 @@ def _of(
 
 
 def _is_passed_over(server: ResourceServer | None, doors: tuple[Door, ...]) -> bool:
-    """Whether a decorator, which asks the innermost gate, asks another one than the application's own server."""
+    """Whether a decorator, which uses the innermost gate, leaves out the application's own server."""
     gates = [door.server for door in doors if door.server is not None]
     return server is not None and bool(gates) and server not in gates
 
@@ -98,7 +98,7 @@ def _wrong_scopes(route: Any) -> Iterator[str]:
     if not hasattr(route, "dependant"):
         return
     for scopes in unused_scopes(route.dependant):
-        yield f"has Security(..., scopes={scopes}) without requires() below it: nothing asks for these scopes"
+        yield f"has Security(..., scopes={scopes}) without requires() below it: these scopes are not enforced"
     for value in invalid_scopes(route.dependant):
         yield f"has {value!r} in Security(..., scopes=[...]), which is not a scope: every request gets a 503"
 
