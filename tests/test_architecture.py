@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 MODULE_MAY_ALSO_IMPORT = {
     f"{CORE}.jwt": {"cryptography"},
     f"{CORE}.jwk": {"cryptography"},
+    f"{CORE}.x5c": {"cryptography"},
     f"{CORE}.dpop": {"cryptography"},
     "ticketgate.django.apps": {"ticketgate.django.spectacular"},
 }

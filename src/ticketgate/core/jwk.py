@@ -1,6 +1,6 @@
 """One JSON Web Key: from a member of a JWK Set to a key that verifies one algorithm, or the reason why not.
 
-RFC 7517 §4, RFC 7518 §3 and §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
+RFC 7517 §4 (no certificate is validated), RFC 7518 §3 and §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
 
 Signatures are verified by cryptography directly: what an algorithm needs is made once, with the key.
 """
@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from joserfc.jwk import JWKRegistry
 
 from ticketgate.core.jwt import decode_base64url
-from ticketgate.core.strict_json import is_array, is_object
+from ticketgate.core.strict_json import is_array, is_object, without_nulls
 
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 RSA_BITS = range(2_048, 8_193)
 EXPONENT_BITS = 64
+MAX_THUMBPRINT = 100
 
 
 class Fit(NamedTuple):
@@ -58,6 +59,7 @@ ROCA_PRIMES = (
 )
 
 Verify: TypeAlias = Callable[[bytes, bytes], bool]
+CertificateThumbprint: TypeAlias = tuple[str, str]
 
 
 class UnusableKey(ValueError):
@@ -71,6 +73,8 @@ class Key:
     kid: str | None
     algorithm: str
     thumbprint: str
+    certificates: frozenset[CertificateThumbprint] = field(repr=False)
+    """The names of the key's certificate (RFC 7517 §4.8 and §4.9); nobody checked the certificate itself."""
     verify: Verify = field(repr=False)
     """Whether (message, signature) was signed by this key."""
 
@@ -84,9 +88,11 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     """The key that ``jwk`` describes, once for each of ``algorithms`` it serves.  Raises `UnusableKey`.
 
     A JWK that names its ``alg`` serves that one only; one without serves all that fit its type and curve.
+    Members that are null count as absent.
     """
     if not is_object(jwk):
         raise UnusableKey("it is not an object")
+    jwk = without_nulls(jwk)
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise UnusableKey("its kid is not a string")
@@ -94,7 +100,39 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     _is_for_verifying(jwk)
     served = dict.fromkeys(map(operation, _algorithms(jwk, algorithms)))
     thumbprint, public = _public_key(_material(jwk))
-    return tuple(Key(kid, algorithm, thumbprint, _verifier(algorithm, public)) for algorithm in served)
+    certificates = certificate_thumbprints(jwk) | _certificate_of(jwk, public)
+    return tuple(
+        Key(kid, algorithm, thumbprint, certificates, _verifier(algorithm, public)) for algorithm in served
+    )
+
+
+def certificate_thumbprints(members: Mapping[str, Any]) -> frozenset[CertificateThumbprint]:
+    """What a JWK or a JOSE header says of a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8).
+
+    Compared as text, since some issuers write it in another encoding, the same one on both sides.
+    """
+    names = ((name, members.get(name)) for name in ("x5t", "x5t#S256"))
+    return frozenset(
+        (n, value) for n, value in names if isinstance(value, str) and len(value) <= MAX_THUMBPRINT
+    )
+
+
+def _certificate_of(jwk: Mapping[str, Any], public: Any) -> frozenset[CertificateThumbprint]:
+    """The thumbprints of the first certificate in ``x5c``, which must hold the same key (RFC 7517 §4.7).
+
+    Only its key is looked at; one that cannot be read is ignored, since the key comes from other members.
+    """
+    chain = jwk.get("x5c")
+    if not is_array(chain) or not chain or not isinstance(chain[0], str):
+        return frozenset()
+    from ticketgate.core.x5c import first_certificate  # loaded for issuers that publish certificates
+
+    certificate = first_certificate(chain[0])
+    if certificate is None:
+        return frozenset()
+    if certificate.public_key != public:
+        raise UnusableKey("its x5c is the certificate of another key")
+    return certificate.thumbprints
 
 
 def _is_public(jwk: Mapping[str, Any]) -> None:
