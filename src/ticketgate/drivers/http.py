@@ -8,7 +8,7 @@ The total time of an exchange is the driver's to keep.
 import errno
 import ssl
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -103,7 +103,8 @@ def _is_out_of_resources(error: BaseException | None) -> bool:
     if error is None:
         return False
     if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_out_of_resources, error.exceptions))
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(_is_out_of_resources, group.exceptions))
     if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
         return True
     return _is_out_of_resources(error.__cause__ or error.__context__)
