@@ -29,7 +29,6 @@ OURS = {
     "EC": ECKey.generate_key("P-256"),
     "OKP": OKPKey.generate_key("X25519"),
 }
-PRIVATE = [{**one.as_dict(private=True)} for one in OURS.values()]
 ODD = [None, True, 0, -1, 10**400, 1e308, "", "x", "A" * 5_000, "\0", "é", [], ["a"], {}, {"a": 1}]
 NAMES = ["kty", "crv", "x", "y", "n", "e", "d", "use", "key_ops", "alg", "kid", "x5c", "x5t", "epk"]
 HEADERS = [
@@ -53,13 +52,22 @@ CURVES = ["EC", "OKP", "RSA", "P-256", "P-384", "P-521", "secp256k1", "X25519", 
 NUMBERS = [base64url(raw).decode() for raw in (bytes(32), b"\xff" * 32, b"\xff" * 66, bytes(255) + b"\1")]
 
 
-SERVER = ResourceServer(API, Issuer(ISSUER, jwks=jwks()), decryption_keys=PRIVATE, clock=Time().clock)
+SERVERS = {
+    kind: ResourceServer(
+        API, Issuer(ISSUER, jwks=jwks()), decryption_keys=[ours.as_dict(private=True)], clock=Time().clock
+    )
+    for kind, ours in OURS.items()
+}
 
 
-def refused(raw):
+def authenticated(raw, kind="RSA"):
+    return run(SERVERS[kind].authenticate(bearer_request(raw)))
+
+
+def refused(raw, kind="RSA"):
     """Nothing but a 401 (or a 400) for ``raw``."""
     with pytest.raises((InvalidToken, InvalidRequest)):
-        run(SERVER.authenticate(bearer_request(raw)))
+        authenticated(raw, kind)
 
 
 def mutated(dice, raw):
@@ -98,10 +106,11 @@ def with_odd_member(dice, part):
 def test_an_encrypted_token_with_anything_wrong_is_refused(kind):
     dice = random.Random(kind)
     good = encrypt(token().decode(), OURS[kind].as_dict(private=False)).encode()
+    assert authenticated(good, kind).subject == "alice"
     for _ in range(150):
         raw = mutated(dice, good)
         if raw != good:
-            refused(raw)
+            refused(raw, kind)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
@@ -129,6 +138,10 @@ def encrypted_by_hand(plaintext, *, cek=None, nonce=None, **header):
 def deflated(raw):
     compressor = zlib.compressobj(wbits=-15)
     return compressor.compress(raw) + compressor.flush()
+
+
+def test_what_is_right_is_not_refused():
+    assert authenticated(encrypted_by_hand(token())).subject == "alice"
 
 
 @pytest.mark.parametrize("zipped", [{}, {"zip": "DEF"}, {"zip": "XX"}, {"zip": None}, {"zip": ["DEF"]}])
