@@ -196,7 +196,8 @@ class Inspector:
     ) -> Flow[AccessToken]:
         """The access token that ``raw`` is, by a new answer of the issuer.
 
-        ``verified`` says that the token is known to be genuine.  Raises `InvalidToken` where it is not active or not for us, `IssuerUnavailable` where that cannot be known.
+        ``verified`` says that the token is known to be genuine.  Raises `InvalidToken` where it is not active or
+        not for us, `IssuerUnavailable` where that cannot be known.
         """
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:

@@ -20,11 +20,11 @@ from joserfc.jwk import JWKRegistry
 
 from ticketgate.core.jwt import decode_base64url
 from ticketgate.core.strict_json import is_array, is_object, without_nulls
+from ticketgate.core.x5c import CertificateThumbprint, first_certificate, thumbprints
 
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 RSA_BITS = range(2_048, 8_193)
 EXPONENT_BITS = 64
-MAX_THUMBPRINT = 100
 
 
 class Fit(NamedTuple):
@@ -59,7 +59,6 @@ ROCA_PRIMES = (
 )
 
 Verify: TypeAlias = Callable[[bytes, bytes], bool]
-CertificateThumbprint: TypeAlias = tuple[str, str]
 
 
 class UnusableKey(ValueError):
@@ -100,39 +99,20 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     _is_for_verifying(jwk)
     served = dict.fromkeys(map(operation, _algorithms(jwk, algorithms)))
     thumbprint, public = _public_key(_material(jwk))
-    certificates = certificate_thumbprints(jwk) | _certificate_of(jwk, public)
+    certificates = _certificates(jwk, public)
     return tuple(
         Key(kid, algorithm, thumbprint, certificates, _verifier(algorithm, public)) for algorithm in served
     )
 
 
-def certificate_thumbprints(members: Mapping[str, Any]) -> frozenset[CertificateThumbprint]:
-    """What a JWK or a JOSE header says of a certificate (RFC 7517 §4.8 and §4.9, RFC 7515 §4.1.7 and §4.1.8).
-
-    Compared as text, since some issuers write it in another encoding, the same one on both sides.
-    """
-    names = ((name, members.get(name)) for name in ("x5t", "x5t#S256"))
-    return frozenset(
-        (n, value) for n, value in names if isinstance(value, str) and len(value) <= MAX_THUMBPRINT
-    )
-
-
-def _certificate_of(jwk: Mapping[str, Any], public: Any) -> frozenset[CertificateThumbprint]:
-    """The thumbprints of the first certificate in ``x5c``, which must hold the same key (RFC 7517 §4.7).
-
-    Only its key is looked at; one that cannot be read is ignored, since the key comes from other members.
-    """
-    chain = jwk.get("x5c")
-    if not is_array(chain) or not chain or not isinstance(chain[0], str):
-        return frozenset()
-    from ticketgate.core.x5c import first_certificate  # loaded for issuers that publish certificates
-
-    certificate = first_certificate(chain[0])
+def _certificates(jwk: Mapping[str, Any], public: Any) -> frozenset[CertificateThumbprint]:
+    """What the key's certificate is called; that in ``x5c`` must hold the same key (RFC 7517 §4.7)."""
+    certificate = first_certificate(jwk.get("x5c"))
     if certificate is None:
-        return frozenset()
+        return thumbprints(jwk)
     if certificate.public_key != public:
         raise UnusableKey("its x5c is the certificate of another key")
-    return certificate.thumbprints
+    return thumbprints(jwk) | certificate.thumbprints
 
 
 def _is_public(jwk: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ticketgate.core.jwk import Key, UnusableKey, certificate_thumbprints, import_key, operation
+from ticketgate.core.jwk import Key, UnusableKey, import_key, operation
 from ticketgate.core.strict_json import is_array, is_object, parse_document
+from ticketgate.core.x5c import CertificateThumbprint, thumbprints
 from ticketgate.errors import ConfigurationError
 
 MAX_CANDIDATES = 4
@@ -18,7 +19,7 @@ class WantedKey(NamedTuple):
     """The key that a token's header names, as far as it names one."""
 
     kid: str | None
-    certificates: frozenset[tuple[str, str]]
+    certificates: frozenset[CertificateThumbprint]
     algorithm: str
 
 
@@ -48,7 +49,7 @@ class KeySet:
         kid = header.get("kid")
         found = self._found.get((kid, operation(header["alg"])), ())
         if kid is None:
-            found = _of_certificate(found, certificate_thumbprints(header))
+            found = _of_certificate(found, thumbprints(header))
         return found[:MAX_CANDIDATES]
 
     def missing(self, others: Iterable[Key]) -> tuple[Key, ...]:
@@ -59,7 +60,7 @@ class KeySet:
     @staticmethod
     def wanted(header: Mapping[str, Any]) -> "WantedKey":
         """What `candidates` looks for, to remember what was looked for in vain."""
-        return WantedKey(header.get("kid"), certificate_thumbprints(header), header["alg"])
+        return WantedKey(header.get("kid"), thumbprints(header), header["alg"])
 
     def same_as(self, other: "KeySet | None") -> bool:
         """Whether both hold the same keys under the same names, compared by their content."""
@@ -77,7 +78,7 @@ def _content(key: Key) -> tuple[object, ...]:
     return key.kid, key.algorithm, key.thumbprint, key.certificates
 
 
-def _of_certificate(keys: tuple[Key, ...], names: frozenset[tuple[str, str]]) -> tuple[Key, ...]:
+def _of_certificate(keys: tuple[Key, ...], names: frozenset[CertificateThumbprint]) -> tuple[Key, ...]:
     """Those of ``keys`` that go by one of ``names``; else the only one, unless its certificate has other names."""
     named = tuple(key for key in keys if not names.isdisjoint(key.certificates))
     if named:
