@@ -109,6 +109,9 @@ class FetchFailed(Exception):
 class TooManyWaiting(FetchFailed):
     """As many callers as the driver allows are waiting already."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, cause=Cause.LIMIT)
+
 
 class Fetch(NamedTuple):
     """Perform this exchange; the answer is a `Reply`, or `FetchFailed` is thrown."""
