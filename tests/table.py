@@ -49,7 +49,6 @@ def lacking(scopes: str) -> Expected:
 
 OPEN = Expected(200, body={"sub": "alice"})
 ANONYMOUS = Expected(200, body={"sub": None})
-PREFLIGHT = ANONYMOUS
 NO_CREDENTIALS = Expected(401, (f'Bearer realm="{API}"',), {})
 MALFORMED = refused(
     400, "invalid_request", "The Authorization header must be one set of well-formed credentials"
@@ -129,7 +128,7 @@ CREDENTIALS = [
     row("ok in lower case", b"bearer " + GOOD, OPEN),
     row("ok in upper case", b"BEARER " + GOOD, OPEN),
     row("ok after several spaces", b"Bearer     " + GOOD, OPEN),
-    row("16 preflight", (), PREFLIGHT, method="OPTIONS", more=(
+    row("16 preflight", (), NO_CREDENTIALS, method="OPTIONS", more=(
         (b"origin", b"https://app.example"), (b"access-control-request-method", b"GET"))),
     row("16 OPTIONS without asking for a method", (), NO_CREDENTIALS, method="OPTIONS", more=(
         (b"origin", b"https://app.example"),)),

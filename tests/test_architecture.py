@@ -21,6 +21,7 @@ import ticketgate
 
 CORE, ERRORS, DRIVERS = "ticketgate.core", "ticketgate.errors", "ticketgate.drivers"
 EVENTS = "ticketgate.events"
+LAYERS = "ticketgate.asgi_layers"
 ASGI, WSGI, STARLETTE = "ticketgate.asgi", "ticketgate.wsgi", "ticketgate.starlette"
 HOST = {CORE, ERRORS, DRIVERS}
 EVERYTHING = None
@@ -30,7 +31,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     EVENTS: set(),
     CORE: {ERRORS, EVENTS, "joserfc", "cachetools"},
     DRIVERS: {CORE, ERRORS, "httpx", "anyio"},
-    ASGI: HOST,
+    LAYERS: set(),
+    ASGI: HOST | {LAYERS},
     WSGI: HOST,
     STARLETTE: HOST | {ASGI, "ticketgate.dependants", "starlette"},
     "ticketgate.dependants": {CORE},

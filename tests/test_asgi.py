@@ -128,13 +128,16 @@ def test_an_error_of_the_application_is_its_own():
         call(guarded(failing), path="/health")
 
 
-def test_other_kinds_of_connection_pass():
+def test_of_other_connections_only_lifespan_reaches_the_application():
     seen = []
 
     async def app(scope, receive, send):
         seen.append(scope["type"])
 
     call(guarded(app), type="lifespan")
+    for kind in ("http.push", "webtransport", "HTTP", "lifespan.startup", ""):
+        with pytest.raises(ValueError, match="scope type .* is not supported"):
+            call(guarded(app, public=["/*"]), type=kind, path="/")
     assert seen == ["lifespan"]
 
 
@@ -152,7 +155,7 @@ def test_the_lifespan_passes_through():
     assert seen == ["started", "ended"]
 
 
-@pytest.mark.parametrize("path", ["/health", "/docs/", "/docs/a/b"])
+@pytest.mark.parametrize("path", ["/health", "/docs/a", "/docs/a/b/"])
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Bearer"}, BEARER]
 )
@@ -169,19 +172,18 @@ def test_credentials_on_a_public_path_are_ignored(url, path, headers):
         "/health/",
         "/healthz",
         "/docs",
+        "/docs/",
         "/docsx",
         "/docs/../me",
-        "/docs/%2e%2e/me",
         "/docs//me",
     ],
 )
-def test_what_only_resembles_a_public_path_is_closed(url, path):
-    sent = call(guarded(), path=path.replace("%2e", "."))
-    assert sent[0]["status"] == 401
+def test_what_only_resembles_a_public_path_is_closed(path):
+    assert call(guarded(), path=path)[0]["status"] == 401
 
 
 @pytest.mark.parametrize(
-    "wrong", ["/health", ["health"], ["/a/*/b"], ["/a*"], [""], [None], ["/a/../b"], ["/a//b"]]
+    "wrong", ["/health", ["health"], ["/a/*/b"], ["/a*"], [""], [None], ["/a/../b"], ["/a//b"], ["/a%20b"]]
 )
 def test_public_paths_that_cannot_mean_anything_are_refused(wrong):
     with pytest.raises(ConfigurationError, match="public"):

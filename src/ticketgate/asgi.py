@@ -7,15 +7,18 @@ Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
+from ticketgate.asgi_layers import cors_is_next, has_cors
+from ticketgate.asgi_layers import layers as layers
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate
 from ticketgate.core.health import readiness_answer
-from ticketgate.core.public import PublicPaths, is_preflight
+from ticketgate.core.public import ACCEPTED_PREFLIGHTS, PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver, default_driver
@@ -29,7 +32,6 @@ Verdict: TypeAlias = tuple[Gate[Driver], AccessToken | None, Any]
 """A gate, the token that its server accepted, and the application that the gate is part of, if it is in one."""
 
 POLICY_VIOLATION = 1008
-MOST_LAYERS = 50
 
 logger = logging.getLogger("ticketgate")
 
@@ -66,9 +68,13 @@ class AccessTokenMiddleware:
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
     ``error_body`` is given the error and makes the JSON value of an error answer's body.
     ``close_on_expiry`` closes WebSockets, with code 1008, when the token they were opened with expires.
+    ``accept_preflight`` admits whatever looks like a CORS preflight; without it only those that Starlette's or
+    Litestar's CORS middleware, directly inside of this one, answers itself.
 
-    Paths are those of ``scope["path"]`` without its ``root_path``.  CORS middleware belongs outside of this one,
-    so that browsers may read what is answered here; the other order is warned about.
+    Paths are those of ``scope["path"]`` without its ``root_path``; one that routers read in several ways is public
+    only if it is in each of them.  CORS middleware belongs outside of this one, so that browsers may read what is
+    answered here; the other order is warned about.  Only ``lifespan`` passes unchecked: other types of connection
+    than HTTP and WebSocket raise a ValueError.
 
     The application finds the `AccessToken`, or None, at ``scope["ticketgate.access_token"]``.
     """
@@ -83,6 +89,7 @@ class AccessTokenMiddleware:
         driver: Driver | None = None,
         error_body: ErrorBody | None = None,
         close_on_expiry: bool = False,
+        accept_preflight: bool = False,
     ) -> None:
         self.app = app
         self.server = server
@@ -90,14 +97,16 @@ class AccessTokenMiddleware:
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
         self._close_on_expiry = close_on_expiry
+        self._accept_preflight = accept_preflight
+        if accept_preflight:
+            logger.warning(ACCEPTED_PREFLIGHTS)
         self._knows_about_cors = False
         self._warn_about_cors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as the ASGI specification wants it."""
         if scope["type"] not in {"http", "websocket"}:
-            self._warn_about_cors()  # what is added later is there by now
-            await self.app(scope, receive, send)
+            await self._pass_lifespan(scope, receive, send)
             return
         refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
         if refusal is not None:
@@ -110,6 +119,13 @@ class AccessTokenMiddleware:
             await self._until_expiry(token, scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start or stop the application; a type of connection that we cannot check is refused, as ASGI has it."""
+        if scope["type"] != "lifespan":
+            raise ValueError(f"ASGI scope type {scope['type']!r} is not supported: nothing checks its tokens")
+        self._warn_about_cors()  # what is added later is there by now
+        await self.app(scope, receive, send)
 
     async def _until_expiry(self, token: AccessToken, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a WebSocket that is closed when ``token`` expires."""
@@ -143,40 +159,49 @@ class AccessTokenMiddleware:
             _ = await asyncio.gather(closing, return_exceptions=True)
 
     def _warn_about_cors(self) -> None:
-        if not self._knows_about_cors and _has_cors(self.app):
+        if not self._knows_about_cors and has_cors(self.app):
             self._knows_about_cors = True
             logger.warning(
-                "CORSMiddleware stands inside of AccessTokenMiddleware: browsers cannot read a 401 or 403."
-                " Put it outside: first in middleware=[...], or added last with add_middleware"
+                "CORSMiddleware is inside AccessTokenMiddleware: browsers cannot read a 401 or 403."
+                " Move it outside: first in middleware=[...], or added last with add_middleware;"
+                " with Litestar's cors_config, list the gate in Litestar(middleware=[...])"
             )
 
     def _is_open(self, scope: Scope) -> bool:
-        if self.public.include(_route_path(scope)):
+        if self._is_public(scope):
             return True
-        if scope.get("method") != "OPTIONS":
-            return False
-        names = {name for name, _ in scope["headers"]}
-        return is_preflight("OPTIONS", b"origin" in names, b"access-control-request-method" in names)
+        return (
+            scope.get("method") == "OPTIONS"
+            and _looks_like_a_preflight(scope)
+            and (self._accept_preflight or cors_is_next(self.app))
+        )
+
+    def _is_public(self, scope: Scope) -> bool:
+        if "route_handler" in scope:
+            return self._is_public_in_litestar(scope)
+        return self.public.include(scope["path"], scope.get("root_path", ""))
+
+    def _is_public_in_litestar(self, scope: Scope) -> bool:
+        """Litestar has routed already: its path is the name of a route, or what is left of it below a mount."""
+        path, root_path = scope["path"], scope.get("root_path", "")
+        if getattr(scope["route_handler"], "is_mount", False):
+            path = unquote(scope.get("raw_path") or b"")
+            return self.public.include(path, root_path)
+        return self.public.include(path) and self.public.include(path, root_path)
 
 
-def _has_cors(app: Any) -> bool:
-    """Whether CORS middleware stands somewhere in ``app``, as far as that can be seen."""
-    added: list[Any] = []
-    for layer in layers(app):
-        inside: list[Any] = getattr(layer, "user_middleware", [])
-        added.append(type(layer))
-        if isinstance(inside, list):
-            added.extend(getattr(entry, "cls", None) for entry in inside)
-    return any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added)
-
-
-def layers(app: Any) -> Iterator[Any]:
-    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
-    for _ in range(MOST_LAYERS):
-        yield app
-        app = getattr(app, "app", None)
-        if app is None:
-            return
+def _looks_like_a_preflight(scope: Scope) -> bool:
+    """With exactly one origin: Litestar takes an empty one for none, and asks the first of several."""
+    fields: list[tuple[bytes, bytes]] = scope["headers"]
+    origins = [value for name, value in fields if name == b"origin"]
+    lengths = [value for name, value in fields if name == b"content-length"]
+    names = {name for name, _ in fields}
+    return is_preflight(
+        scope["method"],
+        has_origin=len(origins) == 1 and origins != [b""],
+        has_request_method=b"access-control-request-method" in names,
+        has_body=b"transfer-encoding" in names or lengths not in ([], [b"0"]),
+    )
 
 
 def _facts(scope: Scope) -> ResourceRequest:
@@ -239,14 +264,6 @@ def readiness(server: ResourceServer, *, driver: Driver | None = None) -> Readin
         Route("/ready", readiness(server))       # and public=["/ready"]
     """
     return Readiness(server, driver or default_driver())
-
-
-def _route_path(scope: Scope) -> str:
-    """The path that routes are matched with: below the place where the application is mounted."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    rest = path.removeprefix(root)
-    return rest if root and (rest == "" or rest.startswith("/")) else path
 
 
 async def respond(answer: Answer, scope: Scope, send: Send) -> None:

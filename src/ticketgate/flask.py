@@ -25,7 +25,7 @@ from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver
 from ticketgate.errors import ConfigurationError
-from ticketgate.wsgi import AccessTokenMiddleware, refusal_of
+from ticketgate.wsgi import AccessTokenMiddleware, looks_like_a_preflight, refusal_of
 
 __all__ = ["AccessTokenMiddleware", "Ticketgate", "access_token", "requires"]
 
@@ -44,6 +44,8 @@ class Ticketgate:
     """A Flask extension: every request needs a good access token, but for ``public`` paths (RFC 6750 §3).
 
     The arguments are those of `ticketgate.wsgi.AccessTokenMiddleware`; ``server`` may come with `init_app`.
+    It runs before every hook of the application, whenever that was registered.  Of CORS preflights, those that Flask
+    answers itself (``provide_automatic_options``) get its answer, and no hook or view runs for them.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Ticketgate:
         optional: bool = False,
         driver: Driver | None = None,
         error_body: ErrorBody | None = None,
+        accept_preflight: bool = False,
     ) -> None:
         self._server = server
         self.gate: AccessTokenMiddleware | None = None
@@ -63,6 +66,7 @@ class Ticketgate:
             "optional": optional,
             "driver": driver,
             "error_body": error_body,
+            "accept_preflight": accept_preflight,
         }
         if app is not None:
             self.init_app(app)
@@ -76,11 +80,33 @@ class Ticketgate:
         self.gate = gate
         app.extensions["ticketgate"] = self
 
-        def guard() -> Response | None:
-            refusal = gate.refusal(request.environ)
+        def guard(*context: Any) -> Response | None:
+            environ = request.environ
+            if _is_answered_by_flask(environ) and not (gate.optional or gate.is_open(environ)):
+                return app.make_default_options_response(*context)
+            refusal = gate.refusal(environ)
             return None if refusal is None else _response(refusal)
 
-        _ = app.before_request(guard)
+        _run_before_all_hooks(app, guard)
+
+
+def _run_before_all_hooks(app: Any, guard: Callable[..., Response | None]) -> None:
+    """``app.before_request`` would run ``guard`` after the hooks that are there, and after all URL preprocessors."""
+    hooks = app.preprocess_request
+
+    def preprocess_request(*context: Any) -> Any:
+        answer = guard(*context)
+        return hooks(*context) if answer is None else answer
+
+    app.preprocess_request = preprocess_request
+
+
+def _is_answered_by_flask(environ: dict[str, Any]) -> bool:
+    """Whether this is a preflight for a rule whose OPTIONS Flask answers without asking a view."""
+    if environ["REQUEST_METHOD"] != "OPTIONS":
+        return False
+    automatic = getattr(request.url_rule, "provide_automatic_options", False)
+    return bool(automatic) and looks_like_a_preflight(environ)
 
 
 def requires(*requirements: Requirement, fresh_within: float | None = None) -> Callable[[View], View]:

@@ -5,6 +5,7 @@
 Answers are those of RFC 6750 §3.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import wraps
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate, without_a_gate
 from ticketgate.core.health import readiness_answer
-from ticketgate.core.public import PublicPaths, is_preflight
+from ticketgate.core.public import ACCEPTED_PREFLIGHTS, PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
@@ -25,6 +26,8 @@ Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+logger = logging.getLogger("ticketgate")
+
 
 class AccessTokenMiddleware:
     """Lets requests with a good access token through to ``app``, and answers all others (RFC 6750 §3).
@@ -33,6 +36,8 @@ class AccessTokenMiddleware:
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
     ``error_body`` is given the error and makes the JSON value of an error answer's body.
+    ``accept_preflight`` admits whatever looks like a CORS preflight; without it all of them are refused, since
+    nothing here can tell that no handler would run.
 
     Paths are those of ``PATH_INFO``, below ``SCRIPT_NAME``.
 
@@ -48,12 +53,16 @@ class AccessTokenMiddleware:
         optional: bool = False,
         driver: Driver | None = None,
         error_body: ErrorBody | None = None,
+        accept_preflight: bool = False,
     ) -> None:
         self.app = app
         self.server = server
         self.public = PublicPaths(public)
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
+        self._accept_preflight = accept_preflight
+        if accept_preflight:
+            logger.warning(ACCEPTED_PREFLIGHTS)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """One request, as PEP 3333 wants it."""
@@ -65,18 +74,17 @@ class AccessTokenMiddleware:
     def refusal(self, environ: Environ) -> Answer | None:
         """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
         try:
-            token = None if self._is_open(environ) else self._admit(environ)
+            token = None if self.is_open(environ) else self._admit(environ)
         except (OAuthError, CannotDecide) as error:
             return self._gate.answer(error)
         environ["ticketgate.access_token"] = token
         environ["ticketgate.gate"] = self._gate
         return None
 
-    def _is_open(self, environ: Environ) -> bool:
-        return self.public.include(_path(environ)) or is_preflight(
-            environ["REQUEST_METHOD"],
-            "HTTP_ORIGIN" in environ,
-            "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+    def is_open(self, environ: Environ) -> bool:
+        """Whether nobody looks at the credentials of this request."""
+        return self.public.include(_path(environ)) or (
+            self._accept_preflight and looks_like_a_preflight(environ)
         )
 
     def _admit(self, environ: Environ) -> AccessToken | None:
@@ -95,6 +103,16 @@ def readiness(server: ResourceServer, *, driver: Driver | None = None) -> WSGIAp
         return respond(readiness_answer(server.health(named_only=True)), environ, start_response)
 
     return endpoint
+
+
+def looks_like_a_preflight(environ: Environ) -> bool:
+    """Whether a request has the form of a CORS preflight, which does not say that it is one."""
+    return is_preflight(
+        environ["REQUEST_METHOD"],
+        has_origin=bool(environ.get("HTTP_ORIGIN")),
+        has_request_method="HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
+        has_body="HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "") not in ("", "0"),
+    )
 
 
 def _facts(environ: Environ) -> ResourceRequest:

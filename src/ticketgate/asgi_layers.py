@@ -1,0 +1,91 @@
+"""What is inside an ASGI gate, as far as applications and middleware show it.
+
+Frameworks are only looked up among the loaded modules: an object cannot be an instance of a class that is not.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+MOST_LAYERS = 50
+CORS = ("starlette.middleware.cors:CORSMiddleware", "litestar.middleware._internal.cors:CORSMiddleware")
+STARLETTE = ("starlette.applications:Starlette", "fastapi.applications:FastAPI")
+LITESTAR = ("litestar.app:Litestar",)
+AROUND_ALL_MIDDLEWARE = (  # by Starlette and FastAPI themselves; none of them runs a handler or changes the request
+    "starlette.middleware.errors:ServerErrorMiddleware",
+    "starlette.middleware.body_limit:RequestBodyLimitMiddleware",
+    "fastapi.telemetry._asgi:ExceptionTelemetryMiddleware",
+    "fastapi._body_limit:AppBodyLimitMiddleware",
+)
+
+
+def layers(app: Any) -> Iterator[Any]:
+    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
+    for _ in range(MOST_LAYERS):
+        yield app
+        app = getattr(app, "app", None)
+        if app is None:
+            return
+
+
+def has_cors(app: Any) -> bool:
+    """Whether CORS middleware is anywhere in ``app``, as far as that can be seen; by name, since it only warns."""
+    return any(
+        getattr(cls, "__name__", "") == "CORSMiddleware" for layer in layers(app) for cls in _seen(layer)
+    )
+
+
+def _seen(layer: Any) -> Iterator[Any]:
+    yield type(layer)
+    yield type(getattr(layer, "asgi_handler", None))  # Litestar's cors_config
+    added: Any = getattr(layer, "user_middleware", [])
+    if isinstance(added, list):
+        yield from (getattr(entry, "cls", None) for entry in added)
+
+
+def cors_is_next(app: Any) -> bool:
+    """Whether the first layer in ``app`` is the CORS middleware of Starlette or Litestar.
+
+    That answers every preflight by itself, so no handler runs.  A subclass with a ``__call__`` of its own may not.
+    """
+    return _keeps(_first_layer(app), CORS, "__call__")
+
+
+def _first_layer(app: Any) -> Any:
+    """The class of the first layer that runs in ``app`` and that its author chose."""
+    for _ in range(MOST_LAYERS):
+        if _keeps(type(app), STARLETTE, "__call__"):
+            if app.middleware_stack is None:
+                return _first_added(app)
+            app = app.middleware_stack
+        elif _keeps(type(app), LITESTAR, "__call__"):
+            app = app.asgi_handler
+        elif any(type(app) is known for known in _loaded(AROUND_ALL_MIDDLEWARE)):
+            app = app.app
+        else:
+            break
+    return type(app)
+
+
+def _first_added(app: Any) -> Any:
+    """The outermost entry of ``user_middleware``: Starlette builds its layers when it is first called."""
+    as_usual = _keeps(type(app), STARLETTE, "build_middleware_stack")
+    if not as_usual or "build_middleware_stack" in vars(app) or not app.user_middleware:
+        return None
+    return app.user_middleware[0].cls
+
+
+def _keeps(cls: Any, names: tuple[str, ...], method: str) -> bool:
+    """Whether ``cls`` is one of these classes, or a subclass that does not override ``method``."""
+    return isinstance(cls, type) and any(
+        issubclass(cls, known) and getattr(cls, method) is getattr(known, method) for known in _loaded(names)
+    )
+
+
+def _loaded(names: tuple[str, ...]) -> Iterator[type]:
+    """The classes behind ``module:Class``, of modules that are loaded."""
+    for name in names:
+        module, _, attribute = name.partition(":")
+        found: Any = getattr(sys.modules.get(module), attribute, None)
+        if isinstance(found, type):
+            yield found
