@@ -136,7 +136,7 @@ def test_of_other_connections_only_lifespan_reaches_the_application():
 
     call(guarded(app), type="lifespan")
     for kind in ("http.push", "webtransport", "HTTP", "lifespan.startup", ""):
-        with pytest.raises(ValueError, match="scope type .* is not supported"):
+        with pytest.raises(ValueError, match=r"scope type .* is not supported"):
             call(guarded(app, public=["/*"]), type=kind, path="/")
     assert seen == ["lifespan"]
 
