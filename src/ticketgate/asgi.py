@@ -182,12 +182,12 @@ class AccessTokenMiddleware:
         return self.public.include(scope["path"], scope.get("root_path", ""))
 
     def _is_public_in_litestar(self, scope: Scope) -> bool:
-        """Litestar has routed already: its path is the name of a route, or what is left of it below a mount."""
-        path, root_path = scope["path"], scope.get("root_path", "")
-        if getattr(scope["route_handler"], "is_mount", False):
-            path = unquote(scope.get("raw_path") or b"")
-            return self.public.include(path, root_path)
-        return self.public.include(path) and self.public.include(path, root_path)
+        """Litestar has routed already: its path lacks the root path, and below a mount the mount's path too."""
+        sent = unquote(scope.get("raw_path") or b"")
+        is_mount = getattr(scope["route_handler"], "is_mount", False)
+        return self.public.include(sent, scope.get("root_path", "")) and (
+            is_mount or self.public.include(scope["path"])
+        )
 
 
 def _looks_like_a_preflight(scope: Scope) -> bool:

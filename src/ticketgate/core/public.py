@@ -4,11 +4,11 @@ WHATWG Fetch, CORS protocol (preflights carry no credentials).
 
 Paths are compared more than once because routers do not agree on what a root path is.  Starlette cuts it off where
 the path begins with it and a slash follows; Django, Quart and adapters to WSGI need no slash; Litestar takes what
-follows its first occurrence anywhere, and once more in each mounted Litestar.  Servers differ too: uvicorn makes
-the root path a part of the path, Hypercorn and Granian do not.  So ``/docs/api/me``, below the root path ``/api``, is
-``/docs/api/me`` for one router and ``/me`` for another.  A path is public where all readings are, and what a ``*``
-stands for may contain neither the root path nor anything that some router or file system rewrites: control
-characters, ``%``, ``;``, ``\``, ``//``, dot segments, and what was not UTF-8.
+follows its first occurrence anywhere, and a Litestar mounted in it does so once more.  Servers differ too: uvicorn
+makes the root path a part of the path, Hypercorn and Granian do not.  So ``/docs/api/me``, below the root path
+``/api``, is ``/docs/api/me`` for one router and ``/me`` for another.  A path is public only where all readings are,
+and below a prefix never where it contains what routers, servers or file systems may rewrite: control characters,
+``%``, ``;``, ``\``, ``//``, dot segments, and what was not UTF-8.  All of it takes linear time.
 """
 
 import re
@@ -43,38 +43,29 @@ class PublicPaths:
         """
         if not root_path:
             return self._lists(path)
-        return self._lists(_below(path, root_path), root_path) and self._lists(
-            _after_first(root_path, path), root_path
+        rest = path.removeprefix(root_path)
+        at_a_slash = rest == "" or rest.startswith("/")
+        return (
+            self._lists(rest if at_a_slash else path)
+            and (at_a_slash or self._lists(f"/{rest}"))
+            and not _is_cut_again(rest, root_path)
         )
 
-    def _lists(self, path: str, root_path: str = "") -> bool:
+    def _lists(self, path: str) -> bool:
         return path in self._exact or (
-            path.startswith(self._prefixes) and _is_plain(path) and self._is_below_a_prefix(path, root_path)
+            path.startswith(self._prefixes) and _is_plain(path) and self._lists_without_slash(path)
         )
 
-    def _is_below_a_prefix(self, path: str, root_path: str) -> bool:
+    def _lists_without_slash(self, path: str) -> bool:
         """Routers that ignore a slash at the end read ``/docs/`` as ``/docs``, which ``/docs/*`` does not list."""
-        without_slash = path.removesuffix("/") or "/"
-        if without_slash in self._exact:
-            return True
-        root = root_path.rstrip("/")
-        return any(
-            without_slash.startswith(prefix) and not (root and root in path[len(prefix) - 1 :])
-            for prefix in self._prefixes
-        )
+        shorter = path.removesuffix("/") or "/"
+        return shorter in self._exact or shorter.startswith(self._prefixes)
 
 
-def _below(path: str, root_path: str) -> str:
-    """The path that Starlette's routes are matched with."""
-    rest = path.removeprefix(root_path)
-    return rest if rest == "" or rest.startswith("/") else path
-
-
-def _after_first(root_path: str, path: str) -> str:
-    """The path that Litestar's routes are matched with; Quart's too, where no slash follows the root path."""
-    _, found, rest = path.partition(root_path)
-    reading = rest if found else path
-    return reading if reading.startswith("/") else f"/{reading}"
+def _is_cut_again(path: str, root_path: str) -> bool:
+    """Whether Litestar, or another one mounted in it, would cut off more of ``path``."""
+    root = root_path.rstrip("/")
+    return root != "" and path.find(root, 1) != -1
 
 
 def _is_plain(path: str) -> bool:
