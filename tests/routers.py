@@ -3,21 +3,12 @@
     uvicorn routers:app                  with the keys in TICKETGATE_TEST_KEYS
 
 Every route answers its own name, so that a test sees what a router made of a path, and not only that it answered.
+Frameworks are imported when they are first asked for: all of them together take long.
 """
 
 from typing import Any
 
-import django
-from django.conf import settings
-from django.core.asgi import get_asgi_application
-from django.http import HttpResponse
-from django.urls import include, path
 from doors import server
-from fastapi import FastAPI
-from litestar import Litestar, asgi, get
-from litestar.middleware import DefineMiddleware
-from litestar.types import Receive, Scope, Send
-from quart import Blueprint, Quart
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -46,6 +37,8 @@ def starlette_endpoint(name):
 
 
 def fastapi():
+    from fastapi import FastAPI
+
     app, inner = FastAPI(docs_url=None, redoc_url=None), FastAPI(docs_url=None, redoc_url=None)
     for one, names, prefix in ((app, OWN, ""), (inner, MOUNTED, "/mnt")):
         for name in names:
@@ -62,6 +55,9 @@ def fastapi_endpoint(name):
 
 
 def litestar(**options):
+    from litestar import Litestar, asgi
+    from litestar.types import Receive, Scope, Send
+
     inner = Litestar([litestar_endpoint(name, "/mnt") for name in MOUNTED], **QUIET)
 
     @asgi("/mnt", is_mount=True, copy_scope=True)
@@ -75,6 +71,8 @@ QUIET: dict[str, Any] = {"openapi_config": None, "logging_config": None}
 
 
 def litestar_endpoint(name, prefix=""):
+    from litestar import get
+
     @get(name.replace("*", "{rest:path}"), media_type="text/plain")
     async def endpoint() -> str:
         return prefix + name
@@ -83,6 +81,8 @@ def litestar_endpoint(name, prefix=""):
 
 
 def quart():
+    from quart import Blueprint, Quart
+
     app, blueprint = Quart("api", static_folder=None), Blueprint("mnt", "mnt", url_prefix="/mnt")
     for one, names, prefix in ((app, OWN, ""), (blueprint, MOUNTED, "/mnt")):
         for number, name in enumerate(names):
@@ -98,20 +98,25 @@ def quart_view(name):
     return view
 
 
-def django_view(name):
-    return lambda request, rest=None: HttpResponse(name)
+def django():
+    from django import setup
+    from django.conf import settings
+    from django.core.asgi import get_asgi_application
+    from django.http import HttpResponse
+    from django.urls import include, path
 
+    def paths(names, prefix=""):
+        return [
+            path(
+                name[1:].replace("*", "<path:rest>"),
+                lambda request, rest="", name=prefix + name: HttpResponse(name),
+            )
+            for name in names
+        ]
 
-def django_paths(names, prefix=""):
-    return [path(name[1:].replace("*", "<path:rest>"), django_view(prefix + name)) for name in names]
-
-
-urlpatterns = [*django_paths(OWN), path("mnt/", include(django_paths(MOUNTED, "/mnt")))]
-
-
-def django_project():
-    settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
-    django.setup()
+    urls = (*paths(OWN), path("mnt/", include(paths(MOUNTED, "/mnt"))))
+    settings.configure(ROOT_URLCONF=urls, SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+    setup()
     return get_asgi_application()
 
 
@@ -120,6 +125,8 @@ def gate(app):
 
 
 def litestar_around_the_gate():
+    from litestar.middleware import DefineMiddleware
+
     return litestar(middleware=[DefineMiddleware(gate)])
 
 
@@ -129,7 +136,7 @@ MAKE = {
     "litestar": lambda: gate(litestar()),
     "litestar around the gate": litestar_around_the_gate,
     "quart": lambda: gate(quart()),
-    "django": lambda: gate(django_project()),
+    "django": lambda: gate(django()),
 }
 made: dict[str, Any] = {}
 

@@ -141,6 +141,7 @@ PARSERS: dict[str, tuple[str, Callable[[bytes], object], Good]] = {
     ),
     "path": ("bytes", text(PUBLIC.include), b"/docs/" + b"a/" * 8_000),
     "below a public path": ("bytes", text(lambda path: PUBLIC.include(f"/docs/{path}")), b"a/" * 8_000),
+    "below a root path": ("bytes", text(lambda path: PUBLIC.include(f"/api/docs/{path}", "/api")), b"a/" * 8_000),
     "form": ("bytes", lambda raw: read_parameters(EndpointRequest(body=raw)), GOOD_FORM),
     "query": ("bytes", parse_form, GOOD_FORM),
     "client credentials": (

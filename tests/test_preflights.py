@@ -5,6 +5,7 @@ The handlers here record that they ran.  Without a token none of them may, whate
 
 import asyncio
 import logging
+from inspect import signature
 
 import httpx
 import pytest
@@ -198,6 +199,10 @@ ANSWERED = {
     "Litestar's, the gate inside": lambda: litestar(middleware=[DefineMiddleware(gate)], **LITESTAR_CORS),
     "outside of Quart": cors_outside_of_quart,
 }
+if "max_body_size" in signature(Starlette).parameters:
+    ANSWERED["inside Starlette with its own limit"] = lambda: gate(
+        Starlette(routes=ROUTES, middleware=[CORS_LAYER], max_body_size=100)
+    )
 REFUSED = {
     "no CORS": lambda: gate(handler),
     "no CORS in Starlette": lambda: gate(starlette()),

@@ -168,18 +168,15 @@ class AccessTokenMiddleware:
             )
 
     def _is_open(self, scope: Scope) -> bool:
-        if self._is_public(scope):
-            return True
-        return (
+        if "route_handler" in scope:
+            is_public = self._is_public_in_litestar(scope)
+        else:
+            is_public = self.public.include(scope["path"], scope.get("root_path", ""))
+        return is_public or (
             scope.get("method") == "OPTIONS"
             and _looks_like_a_preflight(scope)
             and (self._accept_preflight or cors_is_next(self.app))
         )
-
-    def _is_public(self, scope: Scope) -> bool:
-        if "route_handler" in scope:
-            return self._is_public_in_litestar(scope)
-        return self.public.include(scope["path"], scope.get("root_path", ""))
 
     def _is_public_in_litestar(self, scope: Scope) -> bool:
         """Litestar has routed already: its path lacks the root path, and below a mount the mount's path too."""

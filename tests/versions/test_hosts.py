@@ -115,6 +115,26 @@ def test_every_host_answers_as_the_table_says(host, issuer, name):
     assert description in (None, parameters.get("error_description"))
 
 
+# What a preflight gets: Starlette's CORSMiddleware and Flask answer it themselves, no view does.
+PREFLIGHTS = {"starlette": 200, "fastapi": 401, "fastapi dependencies": 405, "wsgi": 401}
+PREFLIGHTS |= dict.fromkeys(["flask gthread", "flask sync", "flask waitress"], 200)
+
+
+def test_no_view_answers_a_preflight(host):
+    name, url = host
+    if name not in PREFLIGHTS:
+        pytest.skip("test_django.py has Django's")
+    asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    answer = httpx.options(f"{url}/me", headers=asking)
+    assert (answer.status_code, "sub" in answer.text) == (PREFLIGHTS[name], False)
+    for method, headers in (
+        ("HEAD", asking),
+        ("OPTIONS", {}),
+        ("OPTIONS", {"Origin": "https://app.example"}),
+    ):
+        assert httpx.request(method, f"{url}/me", headers=headers).status_code in (401, 405)
+
+
 def test_websockets_where_the_host_has_them(host, issuer):
     name, url = host
     if name not in WEBSOCKETS:

@@ -41,25 +41,22 @@ class PublicPaths:
 
         ``root_path`` is that of ASGI; a WSGI router reads ``PATH_INFO`` alone.
         """
-        if not root_path:
-            return self._lists(path)
-        rest = path.removeprefix(root_path)
-        at_a_slash = rest == "" or rest.startswith("/")
-        return (
-            self._lists(rest if at_a_slash else path)
-            and (at_a_slash or self._lists(f"/{rest}"))
-            and not _is_cut_again(rest, root_path)
-        )
+        rest = _below(path, root_path) if root_path else path
+        listed = rest in self._exact or (rest.startswith(self._prefixes) and self._opens(rest))
+        return listed and not (root_path and _is_cut_again(rest, root_path))
 
-    def _lists(self, path: str) -> bool:
-        return path in self._exact or (
-            path.startswith(self._prefixes) and _is_plain(path) and self._lists_without_slash(path)
-        )
+    def _opens(self, path: str) -> bool:
+        """Whether a path below a prefix is public; many routers read ``/docs/`` as ``/docs``, which is not below it."""
+        without_slash = path.removesuffix("/") or "/"
+        return _is_plain(path) and (without_slash in self._exact or without_slash.startswith(self._prefixes))
 
-    def _lists_without_slash(self, path: str) -> bool:
-        """Routers that ignore a slash at the end read ``/docs/`` as ``/docs``, which ``/docs/*`` does not list."""
-        shorter = path.removesuffix("/") or "/"
-        return shorter in self._exact or shorter.startswith(self._prefixes)
+
+def _below(path: str, root_path: str) -> str:
+    """The path that routes are matched with; empty where routers disagree, since no slash follows the root path."""
+    rest = path.removeprefix(root_path)
+    if rest.startswith("/"):
+        return rest
+    return path if root_path == "/" else ""
 
 
 def _is_cut_again(path: str, root_path: str) -> bool:
