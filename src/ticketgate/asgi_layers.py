@@ -4,7 +4,7 @@ Frameworks are only looked up among the loaded modules: an object cannot be an i
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 MOST_LAYERS = 50
@@ -40,7 +40,7 @@ def _seen(layer: Any) -> Iterator[Any]:
     yield type(getattr(layer, "asgi_handler", None))  # Litestar's cors_config
     added: Any = getattr(layer, "user_middleware", [])
     if isinstance(added, list):
-        yield from (getattr(entry, "cls", None) for entry in cast(list[Any], added))
+        yield from (getattr(entry, "cls", None) for entry in cast("Iterable[Any]", added))
 
 
 def cors_is_next(app: Any) -> bool:
@@ -64,7 +64,7 @@ def _first_layer(app: Any) -> Any:
             app = app.app
         else:
             break
-    return type(app)
+    return cast(Any, type(app))
 
 
 def _first_added(app: Any) -> Any:
@@ -77,9 +77,10 @@ def _first_added(app: Any) -> Any:
 
 def _keeps(cls: Any, names: tuple[str, ...], method: str) -> bool:
     """Whether ``cls`` is one of these classes, or a subclass that does not override ``method``."""
-    is_class: bool = isinstance(cls, type)
-    return is_class and any(
-        issubclass(cls, known) and getattr(cls, method) is getattr(known, method) for known in _loaded(names)
+    return any(
+        issubclass(cls, known) and getattr(cls, method) is getattr(known, method)
+        for known in _loaded(names)
+        if isinstance(cls, type)
     )
 
 
