@@ -1,6 +1,5 @@
 """``requires`` on everything that Starlette takes for an endpoint, under a real server."""
 
-import asyncio
 from functools import partial
 
 import httpx
@@ -12,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from tokens import NOW, resource_server, token
+from tokens import resource_server, token
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
