@@ -68,9 +68,17 @@ async def deaf(scope, receive, send):
             continue
 
 
+async def names(websocket):
+    """Sends what the application can see of the handshake, and chooses what the query says."""
+    offered = websocket.scope["subprotocols"], websocket.headers.getlist("sec-websocket-protocol")
+    await websocket.accept(websocket.query_params.get("choose"))
+    await websocket.send_json({"offered": offered, "scope": repr(websocket.scope)})
+    await websocket.receive()
+
+
 async def late(websocket):
     trace(websocket.scope, "waiting")
-    while not (FOLDER / "go").exists():
+    while not (FOLDER / "go").exists():  # noqa: ASYNC110  another process says so
         await asyncio.sleep(0.02)
     await websocket.accept()
     trace(websocket.scope, "accepted")
@@ -132,6 +140,7 @@ api = Starlette(
     routes=[
         WebSocketRoute("/echo", echo),
         WebSocketRoute("/push", push),
+        WebSocketRoute("/names", names),
         WebSocketRoute("/late", late),
         WebSocketRoute("/busy", busy),
         Route("/events", answer("text/event-stream")),
@@ -147,5 +156,9 @@ async def site(scope, receive, send):
 
 
 app = AccessTokenMiddleware(
-    site, server, public=["/public"], accept_expired_connections="RELAXED" in os.environ
+    site,
+    server,
+    public=["/public"],
+    accept_expired_connections="RELAXED" in os.environ,
+    accept_subprotocol_token=True,
 )

@@ -1,5 +1,9 @@
-"""Connections end with the token that opened them, under every server and whatever the application does."""
+"""Connections end with the token that opened them, under every server and whatever the application does.
 
+And a browser's way to bring that token to a WebSocket, whose names every server reads by itself.
+"""
+
+import json
 import os
 import socket
 import sys
@@ -38,9 +42,12 @@ class Api:
         for name in ("go", "trace"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def headers(self):
+    def token(self):
         now = int(time.time()) + self.ahead
-        return {"Authorization": f"Bearer {self.issuer.token(iat=now - 1, exp=now + LIFE)}"}
+        return self.issuer.token(iat=now - 1, exp=now + LIFE)
+
+    def headers(self):
+        return {"Authorization": f"Bearer {self.token()}"}
 
     def expire(self):
         """Every token that was issued until now is expired for the application."""
@@ -197,13 +204,44 @@ def test_no_other_response_is_cut(api, path):
         assert "".join(chunks).endswith("data: last\n\n")
 
 
+@pytest.mark.parametrize(
+    ("choose", "others", "chosen"),
+    [("", [], "bearer"), ("", ["chat"], "bearer"), ("chat", ["chat", "v2"], "chat")],
+)
+def test_a_token_among_the_subprotocols_is_for_the_gate_alone(api, choose, others, chosen):
+    raw = api.token()
+    address = api.url.replace("http", "ws") + f"/names?choose={choose}"
+    with connect(address, subprotocols=["bearer", raw, *others], open_timeout=20) as websocket:
+        seen = json.loads(websocket.recv(20))
+        assert websocket.subprotocol == chosen
+        assert seen["offered"] == [others, [", ".join(others)] if others else []]
+        assert raw not in seen["scope"]
+        api.expire()
+        with pytest.raises(ConnectionClosedError, match="1008"):
+            websocket.recv(20)
+
+
+def test_a_token_among_the_subprotocols_is_checked(api):
+    address = api.url.replace("http", "ws") + "/names"
+    for names, headers in ((["bearer", "x"], {}), (["bearer"], {}), (["bearer", api.token()], api.headers())):
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            connect(address, subprotocols=names, additional_headers=headers, open_timeout=20),
+        ):
+            pass
+        assert refused.value.response.status_code in (400, 401, 403)  # not every server sends our answer
+
+
 def test_expired_connections_can_be_accepted(issuer, tmp_path):
-    with serving("uvicorn with websockets", issuer, tmp_path, RELAXED="1") as api:
-        with api.socket("/echo") as websocket, api.stream("/events") as answer:
-            api.expire()
-            time.sleep(1)
-            websocket.send("again")
-            assert websocket.recv(20) == "again"
-            api.let_go()
-            assert answer.read().endswith(b"data: last\n\n")
+    with (
+        serving("uvicorn with websockets", issuer, tmp_path, RELAXED="1") as api,
+        api.socket("/echo") as websocket,
+        api.stream("/events") as answer,
+    ):
+        api.expire()
+        time.sleep(1)
+        websocket.send("again")
+        assert websocket.recv(20) == "again"
+        api.let_go()
+        assert answer.read().endswith(b"data: last\n\n")
     assert (tmp_path / "log").read_text().count("accept_expired_connections") == 1

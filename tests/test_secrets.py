@@ -209,6 +209,7 @@ CASES: dict[str, Callable[[], Any]] = {
         "request.ResourceRequest", "GET", f"https://api.example/?t={CANARY}", (b"Bearer " + RAW,), (RAW,), RAW
     ),
     "signing_key.SigningKey": signing_key,
+    "subprotocol.OfferedToken": lambda: made("subprotocol.OfferedToken", "bearer", (), (RAW,)),
     "tenants.IssuerTemplate": template,
     "tenants.Tenant": lambda: made("tenants.Tenant", issuer(), 0.0),
     "token_answer.IssuedToken": lambda: made("token_answer.IssuedToken", CANARY, 60),

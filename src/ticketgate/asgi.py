@@ -187,7 +187,9 @@ def _take_offered_token(scope: Scope, send: Send) -> Send:
     browser closes a WebSocket whose server chose none of those it offered.
     """
     fields = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
-    offer = offered_token(fields or (name.encode("latin-1", "replace") for name in scope.get("subprotocols", ())))
+    offer = offered_token(
+        fields or (name.encode("latin-1", "replace") for name in scope.get("subprotocols", ()))
+    )
     if offer is None:
         return send
     others = ", ".join(offer.others).encode("latin-1")

@@ -61,13 +61,12 @@ class Server:
             return self.server.remaining_lifetime(self.token)
 
         await asyncio.wait_for(
-            expiry.run_websocket(app, {}, self.receive, self.send, remaining=remaining, refuse=self.refuse), 10
+            expiry.run_websocket(app, {}, self.receive, self.send, remaining=remaining, refuse=self.refuse),
+            10,
         )
 
     async def http(self, app):
-        await asyncio.wait_for(
-            expiry.run_http(app, {}, self.receive, self.send, self.server, self.token), 10
-        )
+        await asyncio.wait_for(expiry.run_http(app, {}, self.receive, self.send, self.server, self.token), 10)
 
 
 async def test_whoever_waits_for_a_message_is_told():
