@@ -207,6 +207,42 @@ async def test_cancelled_by_the_server_it_is_cancelled(before):
     assert (CLOSE in server.sent) is not before
 
 
+async def test_what_is_worse_than_an_error_passes():
+    class Exit(BaseException):
+        pass
+
+    server = Server()
+
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        server.expire()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise Exit from None
+
+    with pytest.raises(Exit):
+        await expiry.run_websocket(
+            app, {}, server.receive, server.send, remaining=lambda: 0.01, refuse=server.refuse
+        )
+
+
+async def test_tasks_that_an_application_leaves_behind_end_nothing():
+    server, left = Server(), []
+
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        left.extend([receive, send])
+
+    await server.websocket(app)
+    server.expire()
+    receive, send = left
+    await send({"type": "websocket.send", "text": "late"})  # the server knows what to do with it
+    assert (await receive())["type"] == "websocket.disconnect"
+    await asyncio.sleep(0.3)
+    assert asyncio.current_task().cancelling() == 0
+
+
 async def test_errors_before_the_end_are_the_servers_to_see():
     async def app(scope, receive, send):
         raise KeyError("of the application")
@@ -333,6 +369,20 @@ async def test_a_stream_of_events_ends_with_an_empty_chunk():
 
     await server.http(app)
     assert server.sent == [start(), CHUNK, END]
+
+
+async def test_what_is_no_part_of_the_body_does_not_end_a_stream():
+    server = Server()
+
+    async def app(scope, receive, send):
+        await stream(send)
+        await send({"type": "http.response.push", "path": "/", "headers": []})
+        server.expire()
+        with pytest.raises(ConnectionError, match="expired"):
+            await send(CHUNK)
+
+    await server.http(app)
+    assert server.sent[-1] == END
 
 
 async def test_a_stream_that_begins_too_late_is_empty():

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.server import ResourceServer
@@ -39,6 +39,8 @@ ANSWERS, PAUSE = 10, 1.0
 
 POLICY_VIOLATION = 1008
 REASON = "The access token expired"
+DISCONNECT = {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": REASON}
+BODIES = {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}
 
 logger = logging.getLogger("ticketgate")
 
@@ -46,8 +48,6 @@ logger = logging.getLogger("ticketgate")
 class Kind(Protocol):
     """What differs between a WebSocket and a stream of events."""
 
-    disconnect: Message
-    """What `receive` returns after the end."""
     over: bool
     """Whether the connection ended by itself, so that nothing is left to end."""
 
@@ -62,11 +62,6 @@ class WebSocket:
     """Closed with 1008 once it was accepted; before that its handshake is refused, by ``refuse``."""
 
     def __init__(self, refuse: Callable[[], Awaitable[None]]) -> None:
-        self.disconnect: Message = {
-            "type": "websocket.disconnect",
-            "code": POLICY_VIOLATION,
-            "reason": REASON,
-        }
         self.over = False
         self._accepted = False
         self._refuse = refuse
@@ -91,11 +86,11 @@ class EventStream:
     """A response that has begun, whose body ends regularly: the client's next request is refused with 401."""
 
     def __init__(self) -> None:
-        self.disconnect: Message = {"type": "http.disconnect"}
         self.over = False
 
     def sending(self, message: Message) -> None:
-        self.over = not message.get("more_body", False)
+        if message["type"] in BODIES:
+            self.over = not message.get("more_body", False)
 
     async def say_goodbye(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -104,7 +99,7 @@ class EventStream:
 class Connection:
     """A connection that ends when ``remaining()`` seconds have passed; ``task`` runs its application.
 
-    `receive` and `send` are for the application in place of the server's.
+    `send`, and for a WebSocket `receive`, are for the application in place of the server's.
     """
 
     def __init__(
@@ -132,13 +127,13 @@ class Connection:
     async def receive(self) -> Message:
         if not self._is_ended():
             message = await self._interrupted_at_the_end(self._receive())
-            if message is not None and message["type"] == self._kind.disconnect["type"]:
+            if message is not None and message["type"] == DISCONNECT["type"]:
                 self._kind.over = True
                 return message
             if message is not None and not self._is_ended():
                 return message
         await self._slow_down()
-        return dict(self._kind.disconnect)
+        return dict(DISCONNECT)
 
     async def send(self, message: Message) -> None:
         if self._kind.over:
@@ -158,10 +153,12 @@ class Connection:
         True where ``error`` is a consequence of the end; otherwise the server has to see it.
         """
         self._timer.cancel()
+        self._kind.over = True
         by_us_alone = self._cancelled_at is not None and self._task.uncancel() <= self._cancelled_at
         if self._goodbye is None:
             return False
-        consequence = by_us_alone or isinstance(error, Exception)
+        cancelled_by_us = by_us_alone and isinstance(error, asyncio.CancelledError)
+        consequence = cancelled_by_us or isinstance(error, Exception)
         try:
             if consequence or error is None:
                 _ = await asyncio.wait({self._goodbye}, timeout=GRACE)
@@ -173,8 +170,9 @@ class Connection:
 
     async def _interrupted_at_the_end(self, operation: Awaitable[T]) -> T | None:
         """The result of ``operation``; None where the end came first."""
+        patience = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as patience:
+            async with patience:
                 self._interruptible.add(patience)
                 try:
                     return await operation
@@ -263,7 +261,7 @@ async def run_http(
     a disconnect by itself, once the response has ended.
     """
     task = asyncio.current_task()
-    stream: Connection | None = None
+    stream = cast("Connection | None", None)
 
     def send_to_client(message: Message) -> Awaitable[None]:
         if stream is not None:
@@ -291,11 +289,11 @@ async def run_http(
 
 def _is_event_stream(start: Message) -> bool:
     """This runs for every response: most are told by the length of a name or a type."""
-    headers = start.get("headers", ())
+    headers: list[tuple[bytes, bytes]] = start.get("headers", ())
     if type(headers) is not list:  # it may be an iterator, which can be read only once
         start["headers"] = headers = list(headers)
     for name, value in headers:
         if len(name) == 12 and len(value) > 16 and name.lower() == b"content-type":
             essence, _, _ = value.partition(b";")
-            return bool(essence.strip().lower() == b"text/event-stream")
+            return essence.strip().lower() == b"text/event-stream"
     return False
