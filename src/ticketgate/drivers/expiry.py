@@ -14,10 +14,11 @@ moment are consequences of it: they are logged in one line, and the server does 
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.server import ResourceServer
@@ -260,31 +261,38 @@ async def run_http(
     one plain function stands before the server's ``send``, and there is no timer.  The server's ``receive`` returns
     a disconnect by itself, once the response has ended.
     """
+    streams: list[Connection] = []  # none or one
     task = asyncio.current_task()
-    stream = cast("Connection | None", None)
 
     def send_to_client(message: Message) -> Awaitable[None]:
-        if stream is not None:
-            return stream.send(message)
+        if streams:
+            return streams[0].send(message)
         if message["type"] == "http.response.start" and _is_event_stream(message):
-            return begin(message)
+            return _begin(streams, message, partial(server.remaining_lifetime, token), receive, send, task)
         return send(message)
-
-    async def begin(message: Message) -> None:
-        nonlocal stream
-        await send(message)
-        if token.expires_at is not None:
-            remaining = partial(server.remaining_lifetime, token)
-            stream = Connection(EventStream(), remaining, receive, send, task)
 
     try:
         await app(scope, receive, send_to_client)
     except BaseException as error:
-        if stream is None or not await stream.settle(error):
+        if not streams or not await streams[0].settle(error):
             raise
     else:
-        if stream is not None:
-            _ = await stream.settle(None)
+        if streams:
+            _ = await streams[0].settle(None)
+
+
+async def _begin(
+    streams: list[Connection],
+    start: Message,
+    remaining: Callable[[], float],
+    receive: Receive,
+    send: Send,
+    task: "asyncio.Task[Any] | None",
+) -> None:
+    """Send the start of a stream of events, and have it end, unless ``remaining()`` is infinite."""
+    await send(start)
+    if remaining() < math.inf:
+        streams.append(Connection(EventStream(), remaining, receive, send, task))
 
 
 def _is_event_stream(start: Message) -> bool:
