@@ -7,7 +7,7 @@ Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.errors import CannotDecide, OAuthError
+from ticketgate.placement import Placement, layers
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,7 +28,6 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
-MOST_LAYERS = 50
 
 logger = logging.getLogger("ticketgate")
 
@@ -88,6 +88,7 @@ class AccessTokenMiddleware:
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
         self._close_on_expiry = close_on_expiry
+        self._placement = Placement(app)
         self._knows_about_cors = False
         self._warn_about_cors()
 
@@ -95,9 +96,12 @@ class AccessTokenMiddleware:
         """One connection, as the ASGI specification wants it."""
         if scope["type"] not in {"http", "websocket"}:
             self._warn_about_cors()  # what is added later is there by now
+            self._placement.scan()
             await self.app(scope, receive, send)
             return
         refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
+        if refusal is None:
+            refusal = self._placement.refusal(scope)
         if refusal is not None:
             await respond(refusal, scope, send)
             return
@@ -165,15 +169,6 @@ def _has_cors(app: Any) -> bool:
         if isinstance(inside, list):
             added.extend(getattr(entry, "cls", None) for entry in inside)
     return any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added)
-
-
-def layers(app: Any) -> Iterator[Any]:
-    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
-    for _ in range(MOST_LAYERS):
-        yield app
-        app = getattr(app, "app", None)
-        if app is None:
-            return
 
 
 def _facts(scope: Scope) -> ResourceRequest:

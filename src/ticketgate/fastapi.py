@@ -10,15 +10,26 @@ Works behind `AccessTokenMiddleware`, and without it where ``requires(..., serve
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, WebSocketException
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, admit, confirm
+from ticketgate.asgi import (
+    POLICY_VIOLATION,
+    AccessTokenMiddleware,
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    admit,
+    confirm,
+    respond,
+)
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
@@ -26,7 +37,9 @@ from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import Requirement, all_of, declare
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import Driver, default_driver
+from ticketgate.errors import ConfigurationError
 from ticketgate.openapi import install_openapi, install_swagger_login
+from ticketgate.placement import Placement
 from ticketgate.starlette import access_token, as_response
 
 __all__ = [
@@ -77,9 +90,19 @@ class Requires:
         self.needed = needed
         self.server = server
         self._fresh_within = fresh_within
+        setattr(self, "__call__", self._token)  # noqa: B010  where FastAPI looks whether it is async
         _ = declare(self, needed)
 
-    async def __call__(self, connection: HTTPConnection) -> AccessToken:
+    def __call__(self, connection: HTTPConnection) -> Awaitable[AccessToken]:
+        """What FastAPI calls.  Raises `ConfigurationError` at once where it is used as a decorator."""
+        if not isinstance(connection, HTTPConnection):
+            raise ConfigurationError(
+                "requires() of ticketgate.fastapi is a dependency, not a decorator:"
+                " write dependencies=[Depends(requires(...))]"
+            )
+        return self._token(connection)
+
+    async def _token(self, connection: "HTTPConnection[Any]") -> AccessToken:
         """The caller's token.  Raises `Refused`, or closes a WebSocket before it is accepted."""
         answer = await self._refusal(connection)
         if answer is None:
@@ -127,10 +150,32 @@ def install(
         app.state.ticketgate = server
     if public is not None:
         app.state.ticketgate_public = PublicPaths(public)
+    _refuse_misplaced(app)
     app.add_exception_handler(Refused, _respond)
     guarded = any(cast(Any, middleware.cls) is AccessTokenMiddleware for middleware in app.user_middleware)
     if not guarded and getattr(app.state, "ticketgate", None) is None:
         logger.error("no resource server: write install(app, server), or add AccessTokenMiddleware first")
+
+
+class PlacementMiddleware:
+    """Refuses requests for endpoints that were registered without their guard (`ticketgate.starlette.requires`)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._placement = Placement(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._placement.refusal(scope) if scope["type"] in {"http", "websocket"} else None
+        if refusal is not None:
+            await respond(refusal, scope, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _refuse_misplaced(app: FastAPI) -> None:
+    """Innermost, where requests are as the router sees them."""
+    if not any(cast(Any, middleware.cls) is PlacementMiddleware for middleware in app.user_middleware):
+        app.user_middleware.append(Middleware(PlacementMiddleware))
 
 
 async def _respond(request: "Request[Any]", error: Exception) -> Response:

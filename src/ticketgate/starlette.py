@@ -8,9 +8,9 @@ leaves an endpoint becomes a 500 before an outer middleware sees it.
 """
 
 import inspect
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
 from starlette.applications import Starlette
@@ -19,15 +19,17 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm, layers
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
-from ticketgate.core.requirement import Requirement, all_of, declare
+from ticketgate.core.guards import guard
+from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.drivers.aio import Driver
-from ticketgate.errors import ConfigurationError
+from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
+from ticketgate.placement import layers
 
-__all__ = ["AccessTokenMiddleware", "access_token", "requires"]
+__all__ = ["AccessTokenMiddleware", "access_token", "exception_handlers", "requires"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -60,7 +62,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             )
         else:
             guarded = _guard(endpoint, needed)
-        return cast(Endpoint, declare(guarded, needed))
+        return cast(Endpoint, guard(guarded, endpoint, needed))
 
     return decorate
 
@@ -75,7 +77,10 @@ def _async_guard(
         if refusal is None and connection is not None and fresh_within is not None:
             refusal = await confirm(connection.scope, fresh_within)
         if refusal is None:
-            return await endpoint(*args, **kwargs)
+            try:
+                return await endpoint(*args, **kwargs)
+            except (OAuthError, CannotDecide) as error:
+                refusal = _raised(connection, error)
         if isinstance(connection, WebSocket):
             return await _deny(connection, refusal)
         return as_response(connection, refusal)
@@ -88,7 +93,12 @@ def _guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., A
     def guarded(*args: Any, **kwargs: Any) -> Any:
         connection = _connection(args, kwargs)
         refusal = _refusal(connection, needed)
-        return endpoint(*args, **kwargs) if refusal is None else as_response(connection, refusal)
+        if refusal is None:
+            try:
+                return endpoint(*args, **kwargs)
+            except (OAuthError, CannotDecide) as error:
+                refusal = _raised(connection, error)
+        return as_response(connection, refusal)
 
     return guarded
 
@@ -120,6 +130,35 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
+def _raised(connection: "HTTPConnection[Any] | None", error: OAuthError | CannotDecide) -> Answer:
+    """The response to an error of ours that an endpoint raised; a handler of the application comes first."""
+    scope = {} if connection is None else connection.scope
+    handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
+    if any(cls in handlers for cls in type(error).__mro__):
+        raise error
+    return _answer(connection, error)
+
+
+def _answer(connection: "HTTPConnection[Any] | None", error: OAuthError | CannotDecide) -> Answer:
+    gate: Gate[Driver] | None = connection.scope.get("ticketgate.gate") if connection else None
+    return without_a_gate() if gate is None else gate.answer(error)
+
+
+async def _handle(connection: "HTTPConnection[Any]", error: Exception) -> Response | None:
+    answer = _answer(connection, cast("OAuthError | CannotDecide", error))
+    if not isinstance(connection, WebSocket):
+        return as_response(connection, answer)
+    await _deny(connection, answer)
+    return None
+
+
+exception_handlers: Mapping[Any, Any] = MappingProxyType({OAuthError: _handle, CannotDecide: _handle})
+"""The right answers to our errors where an endpoint without `requires` raises them.
+
+    app = Starlette(routes=routes, exception_handlers=exception_handlers)
+"""
+
+
 def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
     """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
     gate: AccessTokenMiddleware | None = None
@@ -135,12 +174,6 @@ def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
                 settings: Any = entry
                 return app, cast(Any, make)(app.router, *settings.args, **settings.kwargs)
     return app, gate
-
-
-def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:
-    """``routes`` as they take effect: FastAPI keeps included routers apart, and knows what their routes come to."""
-    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
-    return routes if contexts is None else contexts(routes)
 
 
 def called_by(route: Any) -> list[Any]:
@@ -165,5 +198,5 @@ async def _deny(websocket: WebSocket, answer: Answer) -> None:
     can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
     if can_respond and websocket.application_state is WebSocketState.CONNECTING:
         await websocket.send_denial_response(as_response(websocket, answer))
-    else:
+    elif websocket.application_state is not WebSocketState.DISCONNECTED:
         await websocket.close(POLICY_VIOLATION)

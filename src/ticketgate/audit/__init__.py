@@ -8,9 +8,9 @@
 from typing import Any
 
 from ticketgate.asgi import AccessTokenMiddleware as AsgiGate
-from ticketgate.asgi import layers
 from ticketgate.audit.routes import Audit, Door, GuardedRoute
 from ticketgate.errors import ConfigurationError
+from ticketgate.placement import layers
 from ticketgate.wsgi import AccessTokenMiddleware as WsgiGate
 
 __all__ = ["Audit", "Door", "GuardedRoute", "audit"]

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ticketgate.asgi import layers
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.requirement import declared_together
+from ticketgate.placement import layers
 from ticketgate.wsgi import AccessTokenMiddleware
 
 

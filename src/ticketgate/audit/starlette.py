@@ -5,12 +5,13 @@ from typing import Any
 
 from starlette.routing import Host, Mount, WebSocketRoute
 
-from ticketgate.asgi import AccessTokenMiddleware, layers
+from ticketgate.asgi import AccessTokenMiddleware
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import declared, declared_together
 from ticketgate.core.server import ResourceServer
-from ticketgate.starlette import called_by, effective_routes, unwrapped
+from ticketgate.placement import effective_routes, layers
+from ticketgate.starlette import called_by, unwrapped
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
