@@ -73,6 +73,7 @@ def test_json(folder):
         "access": "scope orders:read",
         "scopes": ["orders:read"],
         "problems": [],
+        "notes": [],
     }
 
 

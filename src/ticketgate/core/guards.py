@@ -13,13 +13,13 @@
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import ref
 
-from ticketgate.core.requirement import Operation, Requirement, declare, declared, is_declared_by
+from ticketgate.core.requirement import Operation, Requirement, all_of, declare, declared, is_declared_by
 
 GUARDED_ELSEWHERE = "__ticketgate_guarded_elsewhere__"
 MOST_WRAPPERS = 50
@@ -64,6 +64,17 @@ def protection_of(operation: Any) -> Protection:
             around.append(name_of_decorator(layer))
     copied = declared(operation)
     return Protection(copied, tuple(around[:1]) if copied is not None else ())
+
+
+def protection_by(operations: Iterable[Any], inside: tuple[str, ...] = ()) -> Protection:
+    """How a route is protected whose requests go through all of ``operations``, and ``inside`` of more."""
+    found = [protection_of(operation) for operation in operations]
+    needed = [one.needed for one in found if one.needed is not None]
+    return Protection(
+        all_of(needed) if needed else None,
+        (*inside, *(name for one in found for name in one.inside)),
+        any(one.misplaced for one in found),
+    )
 
 
 def name_of_decorator(wrapper: Any) -> str:
