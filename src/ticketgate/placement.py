@@ -107,10 +107,17 @@ def _misplaced(routes: Iterable[Any], above: tuple[Any, ...]) -> Iterator[Mispla
 def routes_below(route: Any) -> Iterable[Any]:
     """The routes of what is mounted at ``route``, also inside of middleware."""
     for layer in layers(getattr(route, "app", None)):
+        if is_route(layer):
+            return (layer,)
         routes = getattr(layer, "routes", None)
         if isinstance(routes, list):
             return list[Any](routes)
     return ()
+
+
+def is_route(app: Any) -> bool:
+    """Whether ``app`` is a route that serves as an application, as `Mount` can; routers have a default."""
+    return hasattr(app, "matches") and not hasattr(app, "default")
 
 
 def handlers_of(endpoint: Any) -> Iterator[Any]:

@@ -26,7 +26,7 @@ def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterato
     yield from _hooks(app, doors, inside, prefix)
     yield from _methods(app, inside, prefix, "dispatch_request")
     for rule in app.url_map.iter_rules():
-        yield from _of(rule, app.view_functions[rule.endpoint], inside, prefix)
+        yield from _of(rule, app.view_functions.get(rule.endpoint), inside, prefix)
 
 
 def _methods(app: Any, doors: tuple[Door, ...], prefix: str, *names: str) -> Iterator[GuardedRoute]:

@@ -22,7 +22,7 @@ from ticketgate.audit.understood import (
 from ticketgate.core.guards import name_of, protection_by
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.server import ResourceServer
-from ticketgate.placement import METHODS, effective_routes, layers
+from ticketgate.placement import METHODS, effective_routes, is_route, layers
 from ticketgate.starlette import called_by
 
 DISPATCHING = ("dispatch", "__await__")
@@ -31,11 +31,19 @@ ROUTING = ("matches", "handle", "get_route_handler")
 
 def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterator[GuardedRoute]:
     """Every route of ``app``, which is mounted at ``prefix`` behind ``doors``."""
-    inner, doors, rows, _ = peel(app, lambda layer: hasattr(layer, "routes"), doors, prefix)
+    inner, doors, rows, _ = peel(
+        app, lambda layer: hasattr(layer, "routes") or is_route(layer), doors, prefix
+    )
     yield from rows
-    if not hasattr(inner, "routes"):
+    if is_route(inner):
+        yield from _of(inner, doors, prefix, None)
+    elif not hasattr(inner, "routes"):
         yield from routes_of(inner, doors, prefix)
-        return
+    else:
+        yield from _of_application(inner, doors, prefix)
+
+
+def _of_application(inner: Any, doors: tuple[Door, ...], prefix: str) -> Iterator[GuardedRoute]:
     for name in overridden(type(inner), "__call__"):
         yield middleware_row(name, doors, prefix, "overridden")
     router = getattr(inner, "router", inner)

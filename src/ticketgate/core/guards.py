@@ -55,15 +55,18 @@ def guard(guarded: Operation, inner: Any, needed: Requirement) -> Operation:
 def protection_of(operation: Any) -> Protection:
     """How ``operation`` is protected where it is called as it is, without anything around it."""
     around: list[str] = []
+    copied: Requirement | None = None
     for layer in _layers(operation):
-        if _is_marked(layer):
+        is_guard = is_declared_by(layer)
+        if _is_marked(layer) and (is_guard or copied is None):
             return Protection(None, misplaced=True)
-        if is_declared_by(layer):
+        if is_guard:
             return Protection(declared(layer), tuple(around))
+        copied = declared(layer) if copied is None else copied
         if not _only_forwards(layer):
             around.append(name_of_decorator(layer))
-    copied = declared(operation)
-    return Protection(copied, tuple(around[:1]) if copied is not None else ())
+    # a decorator that copies every attribute, ``__wrapped__`` too, leads past the guard inside
+    return Protection(copied, tuple(around)) if copied is not None else Protection(None)
 
 
 def protection_by(operations: Iterable[Any], inside: tuple[str, ...] = ()) -> Protection:
@@ -114,7 +117,9 @@ def _inner(operation: Any) -> Any:
 
 def _only_forwards(layer: Any) -> bool:
     """Whether ``layer`` can do nothing but call what is inside: no decorator made it."""
-    return isinstance(layer, partial) or not hasattr(layer, "__wrapped__") or inspect.ismethod(layer)
+    if isinstance(layer, partial) or inspect.ismethod(layer):
+        return True
+    return not inspect.isfunction(layer) and not hasattr(layer, "__wrapped__")
 
 
 def _wrapped(operation: Any) -> Iterator[Any]:
