@@ -186,6 +186,14 @@ def test_routes_are_only_looked_at_when_their_number_changed(monkeypatch):
         assert len(looked) == at_start
 
 
+@pytest.mark.parametrize(
+    "app", [Route("/orders", unguarded()), Mount("/orders", routes=[Route("/", unguarded())])]
+)
+def test_a_route_may_be_the_application(app):
+    path = "/orders" if isinstance(app, Route) else "/orders/"
+    assert TestClient(AccessTokenMiddleware(app, SERVER), headers=READER).get(path).status_code == 503
+
+
 def test_applications_without_routes_are_left_alone():
     async def app(scope, receive, send):
         await PlainTextResponse("open")(scope, receive, send)

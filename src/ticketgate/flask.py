@@ -77,8 +77,9 @@ class MisplacedViews:
         """The answer to the current request where it is for one of them; None for every other request."""
         views = self._app.view_functions
         if len(views) != self._count:
-            self._count = len(views)
+            count = len(views)
             self._misplaced = frozenset(name for name, view in views.items() if is_misplaced(view))
+            self._count = count  # last: another thread goes by it
         if self._misplaced and request.endpoint in self._misplaced:
             return registered_without_its_guard(request.endpoint)
         return None

@@ -75,14 +75,19 @@ class Placement:
 
     def scan(self) -> None:
         """Look at all routes; called again whenever their number changed."""
+        routes: Iterable[Any] = ()
         for layer in layers(self._app):
             router = getattr(layer, "router", layer)
-            if isinstance(getattr(router, "routes", None), list):
-                self._router = router
+            if is_route(layer):
+                routes = (layer,)
+                break
+            if _has_routes(router):
+                self._router, routes = router, router.routes
                 self._root_path = str(getattr(layer, "root_path", ""))
                 break
-        self._count = len(self._router.routes)
-        self._misplaced = tuple(_misplaced(self._router.routes, ()))
+        count = len(self._router.routes)
+        self._misplaced = tuple(_misplaced(routes, ()))
+        self._count = count  # last: another thread goes by it
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> Answer | None:
         if self._root_path:  # as FastAPI(root_path=...) sets it
@@ -104,15 +109,18 @@ def _misplaced(routes: Iterable[Any], above: tuple[Any, ...]) -> Iterator[Mispla
             yield Misplaced(name_of(endpoint), path)
 
 
-def routes_below(route: Any) -> Iterable[Any]:
+def routes_below(route: Any) -> Any:
     """The routes of what is mounted at ``route``, also inside of middleware."""
     for layer in layers(getattr(route, "app", None)):
         if is_route(layer):
             return (layer,)
-        routes = getattr(layer, "routes", None)
-        if isinstance(routes, list):
-            return list[Any](routes)
+        if _has_routes(layer):
+            return layer.routes
     return ()
+
+
+def _has_routes(app: Any) -> bool:
+    return isinstance(getattr(app, "routes", None), list)
 
 
 def is_route(app: Any) -> bool:

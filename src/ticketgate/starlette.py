@@ -132,9 +132,8 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
 
 def _raised(connection: "HTTPConnection[Any] | None", error: OAuthError | CannotDecide) -> Answer:
     """The response to an error of ours that an endpoint raised; a handler of the application comes first."""
-    scope = {} if connection is None else connection.scope
-    handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
-    if any(cls in handlers for cls in type(error).__mro__):
+    handlers: Any = connection.scope.get("starlette.exception_handlers") if connection else None
+    if handlers and any(cls in handlers[0] for cls in type(error).__mro__):
         raise error
     return _answer(connection, error)
 

@@ -1,5 +1,6 @@
 """Which code an audit understands: that of the frameworks, known neither to answer by itself nor to skip a guard."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ticketgate.core.guards import name_of
@@ -37,7 +38,7 @@ def overridden(cls: Any, *names: str) -> tuple[str, ...]:
     )
 
 
-def name_of_middleware(middleware: Any, options: Any = None) -> str:
+def name_of_middleware(middleware: Any, options: Mapping[str, Any] | None = None) -> str:
     """Its class, or the function that ``@app.middleware("http")`` was given."""
     function = (options or {}).get("dispatch") or getattr(middleware, "dispatch_func", None)
     given = function if home_of(middleware) == "starlette.middleware.base" and function else middleware

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 from ticketgate.core.requirement import Operation, Requirement, all_of, declare, declared, is_declared_by
@@ -111,7 +111,8 @@ def _inner(operation: Any) -> Any:
         return operation.__func__
     if (wrapped := getattr(operation, "__wrapped__", None)) is not None:
         return wrapped
-    call = getattr(type(operation), "__call__", None)  # noqa: B004  objects that are called
+    kind: Any = cast(Any, type(operation))
+    call = getattr(kind, "__call__", None)  # noqa: B004  objects that are called
     return call if inspect.isfunction(call) else None
 
 
