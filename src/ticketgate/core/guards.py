@@ -58,14 +58,15 @@ def protection_of(operation: Any) -> Protection:
     copied: Requirement | None = None
     for layer in _layers(operation):
         is_guard = is_declared_by(layer)
-        if _is_marked(layer) and (is_guard or copied is None):
-            return Protection(None, misplaced=True)
+        if _is_marked(layer):
+            if is_guard or copied is None:
+                return Protection(None, misplaced=True)
+            break  # a decorator that copies every attribute, ``__wrapped__`` too, leads past the guard inside
         if is_guard:
             return Protection(declared(layer), tuple(around))
         copied = declared(layer) if copied is None else copied
         if not _only_forwards(layer):
             around.append(name_of_decorator(layer))
-    # a decorator that copies every attribute, ``__wrapped__`` too, leads past the guard inside
     return Protection(copied, tuple(around)) if copied is not None else Protection(None)
 
 
