@@ -168,7 +168,7 @@ class Dispatching(View):
     def get(self, request): ...
 
 def early(get_response): return get_response
-late = early
+def late(get_response): return get_response
 
 urlpatterns = [path("x", Dispatching.as_view())]
 app = get_wsgi_application()
@@ -179,7 +179,7 @@ def test_django_middleware_and_views_that_are_not_understood(folder):
     (folder / "project.py").write_text(DJANGO)
     listed = json.loads(routes("project:app", "--json", cwd=folder).stdout)["routes"]
     assert [(row["path"], row["access"]) for row in listed] == [
-        ("/<path:path>", "anybody (not understood: middleware project.early)"),
-        ("/<path:path>", "any valid token (not understood: middleware project.late)"),
+        ("/<path:path>", "anybody (not understood: middleware early)"),
+        ("/<path:path>", "any valid token (not understood: middleware late)"),
         ("/x", "scope read, guarded inside Dispatching.dispatch"),
     ]
