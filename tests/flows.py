@@ -6,6 +6,7 @@ from typing import Any
 from ticketgate.core.flow import (
     Alone,
     Call,
+    Cause,
     Fetch,
     FetchFailed,
     Flow,
@@ -88,7 +89,7 @@ class World:
         self.requests.append(request)
         page = self.pages.get(request.url)
         if page is None:
-            raise FetchFailed("nobody answers there")
+            raise FetchFailed("nobody answers there", cause=Cause.CONNECTION)
         return page(request) if callable(page) else page if isinstance(page, Reply) else reply(page)
 
 

@@ -285,7 +285,8 @@ GRANTS = [
     row("6 one of two", bearer(token(scope="orders:read")), lacking("orders:read orders:write"), path="/both"),
     row("6 neither alternative", bearer(GOOD), lacking("a"), path="/either"),
     *(row(f"6 scope {value!r}", bearer(token(scope=value)), lacking("orders:read"), path="/orders")
-      for value in (None, 1, ["orders:read"], {"orders:read": 1}, "", "orders:read\tx")),
+      for value in (None, 1, ["orders:read x"], [["orders:read"]], {"orders:read": 1}, "", "orders:read\tx")),
+    row("ok scope in an array", bearer(token(scope=["x", "orders:read"])), OPEN, path="/orders"),
     row("ok scope", bearer(token(scope="orders:read")), OPEN, path="/orders"),
     row("ok scope among others", bearer(token(scope=" a  orders:read b ")), OPEN, path="/orders"),
     row("ok both scopes", bearer(token(scope="orders:write orders:read")), OPEN, path="/both"),

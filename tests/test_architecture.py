@@ -34,8 +34,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     ASGI: HOST | {PLACEMENT},
     WSGI: HOST,
     PLACEMENT: {CORE},
-    STARLETTE: HOST | {ASGI, PLACEMENT, "starlette"},
-    "ticketgate.fastapi": HOST | {ASGI, STARLETTE, PLACEMENT, "ticketgate.openapi", "fastapi", "starlette"},
+    STARLETTE: HOST | {ASGI, PLACEMENT, "ticketgate.dependants", "starlette"},
+    "ticketgate.dependants": {CORE},
+    "ticketgate.fastapi": HOST
+    | {ASGI, STARLETTE, PLACEMENT, "ticketgate.dependants", "ticketgate.openapi", "fastapi", "starlette"},
     "ticketgate.openapi": HOST | {ASGI, STARLETTE, PLACEMENT, "fastapi", "starlette"},
     "ticketgate.flask": HOST | {WSGI, PLACEMENT, "flask", "werkzeug"},
     "ticketgate.django": HOST | {"django", "asgiref"},
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 MODULE_MAY_ALSO_IMPORT = {
     f"{CORE}.jwt": {"cryptography"},
     f"{CORE}.jwk": {"cryptography"},
+    f"{CORE}.x5c": {"cryptography"},
     f"{CORE}.dpop": {"cryptography"},
     "ticketgate.django.apps": {"ticketgate.django.spectacular"},
 }

@@ -3,10 +3,12 @@
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from flows import World
-from tokens import jwks, key, token
+from tokens import jwks, key, resource_server, token
 
+from ticketgate.audit import audit
 from ticketgate.core.request import bearer_request
 from ticketgate.errors import InvalidToken
 
@@ -47,3 +49,34 @@ def test_every_example_file_stands_in_a_page_as_it_is(example):
 def test_the_examples_of_every_page_compile(page):
     for code in examples(page):
         compile(code, page, "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+async def test_the_security_scopes_of_the_page_on_fastapi():
+    (example, refusing) = (
+        code for code in examples("fastapi.md") if "Security(" in code or "InsufficientScope" in code
+    )
+    names = {}
+    exec(example, names)
+    exec(refusing, names)
+    app = names["app"]
+    app.state.ticketgate = resource_server()  # it has keys
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://api.example") as client:
+        for method, path, scopes, status in [
+            ("GET", "/me", "", 200),
+            ("GET", "/orders", "orders:read", 200),
+            ("GET", "/orders", "", 403),
+            ("GET", "/reports", "reports:read staff", 200),
+            ("GET", "/reports", "reports:read", 403),
+            ("GET", "/reports", "staff", 403),
+            ("DELETE", "/orders", "admin orders:write", 200),
+            ("DELETE", "/orders", "admin", 403),
+            ("DELETE", "/orders/1", "orders:write", 403),
+            ("DELETE", "/orders/1000", "orders:write", 200),
+            ("DELETE", "/orders/1000", "", 403),
+        ]:
+            headers = {"Authorization": f"Bearer {token(scope=scopes).decode()}"}
+            answer = await client.request(method, path, headers=headers)
+            assert (method, path, scopes, answer.status_code) == (method, path, scopes, status)
+    open_ones = [problem for problem in audit(app).problems if "neither protected" in problem]
+    assert (len(open_ones), audit(app).problems) == (4, tuple(open_ones))  # FastAPI's own pages

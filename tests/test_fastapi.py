@@ -1,10 +1,14 @@
 """``requires`` as a dependency: path operations, routers, applications and WebSockets, under a real server."""
 
+import asyncio
+from collections.abc import Mapping
 from typing import Annotated
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from fastapi.exceptions import HTTPException
+from fastapi.responses import JSONResponse
 from servers import serve_asgi
 from starlette.middleware import Middleware
 from tokens import API, resource_server, token
@@ -12,7 +16,16 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from ticketgate import AccessToken, role, scope
-from ticketgate.fastapi import AccessTokenMiddleware, access_token, install, requires
+from ticketgate.core.challenge import Answer
+from ticketgate.errors import (
+    AccessDenied,
+    InsufficientScope,
+    InvalidRequest,
+    InvalidToken,
+    IssuerUnavailable,
+    NoCredentials,
+)
+from ticketgate.fastapi import AccessTokenMiddleware, Refused, access_token, install, requires
 
 READER = {"Authorization": f"Bearer {token(scope='read').decode()}"}
 STRANGER = {"Authorization": f"Bearer {token().decode()}"}
@@ -164,3 +177,117 @@ def test_the_token_of_a_request():
             "alice",
             None,
         ]
+
+
+CHALLENGES = [
+    (b"www-authenticate", b'Bearer realm="x"'),
+    (b"www-authenticate", b'DPoP algs="ES256"'),
+    (b"cache-control", b"no-store"),
+]
+OWN = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+
+
+def refused_twice():
+    return Refused(Answer(401, (*CHALLENGES, *OWN), b"{}"))
+
+
+def test_the_headers_of_a_refusal_are_a_mapping():
+    headers = refused_twice().headers
+    joined = 'Bearer realm="x", DPoP algs="ES256"'
+    copied = {"www-authenticate": joined, "cache-control": "no-store"}
+    assert isinstance(headers, Mapping)
+    assert (dict(headers), {**headers}, {name: headers[name] for name in headers}) == (copied, copied, copied)
+    assert (list(headers), len(headers)) == (list(copied), 2)
+    assert headers["WWW-Authenticate"] == headers.get("www-authenticate") == joined
+    assert "Cache-Control" in headers
+    assert "Content-Type" not in headers
+    assert (headers.get("x"), headers.get("x", "y")) == (None, "y")
+    with pytest.raises(KeyError, match="X-Other"):
+        headers["X-Other"]
+
+
+def copying(request, error):
+    return JSONResponse({"words": "ours"}, error.status_code, headers={**dict(error.headers), "X-Own": "1"})
+
+
+def passing_on(request, error):
+    return JSONResponse({"words": "ours"}, error.status_code, headers=error.headers)
+
+
+@pytest.mark.parametrize(
+    ("handler", "fields"), [(None, 2), (passing_on, 2), (copying, 1)], ids=["fastapi", "passed on", "copied"]
+)
+async def test_both_challenges_go_out(handler, fields):
+    app = FastAPI()
+    if handler is not None:
+        app.add_exception_handler(HTTPException, handler)
+
+    @app.get("/")
+    async def refuse():
+        raise refused_twice()
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api.example") as client:
+        answer = await client.get("/")
+    assert answer.status_code == 401
+    assert len(answer.headers.get_list("WWW-Authenticate")) == fields
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="x", DPoP algs="ES256"'
+    assert answer.json() == ({"detail": {}} if handler is None else {"words": "ours"})
+
+
+RAISED = [  # the error, its status, what its challenge ends with, its code
+    (AccessDenied(), 403, 'operation"', "insufficient_scope"),
+    (InsufficientScope(("x", "y")), 403, ', scope="x y"', "insufficient_scope"),
+    (InvalidToken("inactive"), 401, 'is invalid"', "invalid_token"),
+    (InvalidRequest("token"), 400, 'credentials"', "invalid_request"),
+    (NoCredentials(), 401, f'realm="{API}"', None),
+    (IssuerUnavailable("away", retry_after=7), 503, None, None),
+]
+
+
+def raising(error):
+    async def fail():
+        raise error
+
+    app = FastAPI()
+    app.get("/async")(fail)
+    app.get("/plain", dependencies=[Depends(requires(scope("read")))])(lambda: asyncio.run(fail()))
+    app.get("/dependency", dependencies=[Depends(fail)])(lambda: None)
+    return app
+
+
+def raising_behind_the_middleware(error):
+    app = raising(error)
+    app.add_middleware(AccessTokenMiddleware, server=resource_server())
+    install(app)
+    return app
+
+
+def raising_with_a_state(error):
+    app = raising(error)
+    install(app, resource_server())
+    return app
+
+
+@pytest.mark.parametrize(("error", "status", "ending", "code"), RAISED, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("made", [raising_behind_the_middleware, raising_with_a_state])
+async def test_our_errors_may_be_raised(made, error, status, ending, code):
+    transport = httpx.ASGITransport(made(error))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.example") as client:
+        for path in ("/async", "/plain", "/dependency"):
+            answer = await client.get(path, headers=READER)
+            assert (answer.status_code, answer.headers["Cache-Control"]) == (status, "no-store")
+            assert answer.json().get("error") == code
+            if ending is None:
+                assert (answer.headers["Retry-After"], "WWW-Authenticate" in answer.headers) == ("7", False)
+            else:
+                (challenge,) = answer.headers.get_list("WWW-Authenticate")
+                assert challenge.startswith(f'Bearer realm="{API}"')
+                assert challenge.endswith(ending)
+
+
+async def test_our_errors_where_no_server_is_known(caplog):
+    app = raising(AccessDenied())
+    install(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.example") as client:
+        assert (await client.get("/async")).status_code == 503

@@ -105,7 +105,7 @@ def below_a_mount(*routes):
 @pytest.mark.parametrize(
     ("make", "prefix"),
     [(in_the_stack, ""), (outside, ""), (below_a_mount, "/api/v1")],
-    ids=lambda value: str(value),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 @pytest.mark.parametrize(
     "misplaced",

@@ -117,6 +117,23 @@ def test_an_application_that_is_wrapped():
     assert ("/health", "get") not in security(app)
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [
+        ({"public": ["/me"]}, {}, [{"accessToken": []}]),
+        ({}, {"public": ["/me"]}, [{"accessToken": []}]),
+        ({"public": ["/me"]}, {"public": ["/me"]}, None),
+        ({"optional": True}, {}, [{"accessToken": []}]),
+        ({"optional": True}, {"optional": True}, [{}, {"accessToken": []}]),
+    ],
+)
+def test_every_gate_counts(outer, inner, expected):
+    server = resource_server()
+    app = api(middleware=[Middleware(AccessTokenMiddleware, server=server, **inner)])
+    install_openapi(AccessTokenMiddleware(app, server, **outer))
+    assert security(app).get(("/me", "get")) == expected
+
+
 def test_the_scheme_and_the_refusals():
     app = api()
     assert install_openapi(app) is install_openapi(app)

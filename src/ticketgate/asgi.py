@@ -26,6 +26,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Verdict: TypeAlias = tuple[Gate[Driver], AccessToken | None, Any]
+"""A gate, the token that its server accepted, and the application that the gate is part of, if it is in one."""
 
 POLICY_VIOLATION = 1008
 
@@ -105,6 +107,7 @@ class AccessTokenMiddleware:
         if refusal is not None:
             await respond(refusal, scope, send)
             return
+        scope["ticketgate.middleware"] = scope[self._gate.key]
         token: AccessToken | None = scope["ticketgate.access_token"]
         ends = self._close_on_expiry and scope["type"] == "websocket"
         if ends and token is not None and token.expires_at is not None:
@@ -181,17 +184,25 @@ async def admit(
 ) -> Answer | None:
     """The refusal of a connection that may not pass; None for one that may.
 
-    Then the token and the gate stand in ``scope``, where the application, and what comes after us, will look.
+    Then the token and the gate are in ``scope``, where the application, and what comes after us, will look: as
+    the innermost server's, and under ``gate.key``, since a verdict counts only for the server that reached it.
     """
     try:
         token = None if is_open else await gate.driver.run(gate.admit(_facts(scope), optional=optional))
     except (OAuthError, CannotDecide) as error:
         return gate.answer(error)
+    scope[gate.key] = verdict = (gate, token, scope.get("app"))
+    enter(scope, verdict)
+    return None
+
+
+def enter(scope: Scope, verdict: Verdict) -> None:
+    """Have ``verdict`` be the innermost server's: the one that the application sees."""
+    gate, token, _ = verdict
     scope["ticketgate.access_token"] = token
     scope["ticketgate.gate"] = gate
     scope["user"] = Caller(token)
     scope["auth"] = Granted(sorted(token.scopes) if token else [])
-    return None
 
 
 async def confirm(scope: Scope, within: float) -> Answer | None:

@@ -32,7 +32,7 @@ from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import default_driver
 from ticketgate.errors import ConfigurationError
 from ticketgate.placement import effective_routes
-from ticketgate.starlette import called_by, unwrapped
+from ticketgate.starlette import called_by, gates_within, unwrapped
 
 logger = logging.getLogger("ticketgate")
 
@@ -47,7 +47,7 @@ def install_openapi(app: Any, *, openid_connect_url: str | None = None) -> "Secu
 
     Raises `ConfigurationError` where there is no FastAPI application.
     """
-    inner, gate = unwrapped(app)
+    inner, gates = unwrapped(app)
     if not isinstance(inner, FastAPI):
         raise ConfigurationError(
             f"install_openapi(app) needs a FastAPI application, not {type(inner).__name__}"
@@ -56,7 +56,7 @@ def install_openapi(app: Any, *, openid_connect_url: str | None = None) -> "Secu
     if isinstance(installed, SecuredDocument):
         return installed
     scheme = openid_connect_scheme(openid_connect_url) if openid_connect_url else bearer_scheme()
-    document = SecuredDocument(inner, gate, scheme)
+    document = SecuredDocument(inner, (*gates, *gates_within(inner)), scheme)
     inner.state.ticketgate_openapi = document
     setattr(inner, "openapi", document)  # noqa: B010  FastAPI's own way to replace it, which type checkers refuse
     return document
@@ -101,16 +101,18 @@ def install_swagger_login(
         places.append(f"{inner.docs_url}/assets/swagger-ui.css")
         inner.router.routes.append(Mount(f"{inner.docs_url}/assets", StaticFiles(directory=assets)))
         _replace_endpoint(inner, inner.docs_url, lambda _: _page_with_assets(inner))
-    if document.gate and (closed := [path for path in places if not document.gate.public.include(path)]):
+    if closed := [path for path in places if document.closing(path)]:
         logger.error("Swagger UI cannot load behind the gate: add %s to public", ", ".join(closed))
 
 
 class SecuredDocument:
     """The OpenAPI document of ``app``, made again whenever FastAPI's own or the ``scheme`` is another."""
 
-    def __init__(self, app: FastAPI, gate: AccessTokenMiddleware | None, scheme: dict[str, Any]) -> None:
+    def __init__(
+        self, app: FastAPI, gates: tuple[AccessTokenMiddleware, ...], scheme: dict[str, Any]
+    ) -> None:
         self.app = app
-        self.gate = gate
+        self.gates = gates
         self.scheme = scheme
         self._make_plain = app.openapi
         self._made_of: tuple[Any, Any] = (None, None)
@@ -127,7 +129,7 @@ class SecuredDocument:
     def servers(self) -> list[ResourceServer]:
         """Every resource server that decides for some operation."""
         state: Any = getattr(self.app.state, "ticketgate", None)
-        found = [state, self.gate.server if self.gate else None]
+        found = [state, *(gate.server for gate in self.gates)]
         found += [
             getattr(call, "server", None) for route in operations(self.app) for call in called_by(route)
         ]
@@ -161,9 +163,12 @@ class SecuredDocument:
         own = declared_together(called_by(route))
         if own is not None:
             return own, False
-        if self.gate is None or self.gate.public.include(route.path_format):
-            return None, False
-        return ANY_TOKEN, self.gate.optional
+        closing = self.closing(route.path_format)
+        return (ANY_TOKEN, all(gate.optional for gate in closing)) if closing else (None, False)
+
+    def closing(self, path: str) -> list[AccessTokenMiddleware]:
+        """The gates that ``path`` is not public for."""
+        return [gate for gate in self.gates if not gate.public.include(path)]
 
 
 class Discovery:

@@ -25,6 +25,7 @@ from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.guards import guard
 from ticketgate.core.requirement import Requirement, all_of
+from ticketgate.dependants import calls
 from ticketgate.drivers.aio import Driver
 from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
 from ticketgate.placement import layers
@@ -82,7 +83,7 @@ def _async_guard(
             except (OAuthError, CannotDecide) as error:
                 refusal = _raised(connection, error)
         if isinstance(connection, WebSocket):
-            return await _deny(connection, refusal)
+            return await deny(connection, refusal)
         return as_response(connection, refusal)
 
     return guarded
@@ -147,7 +148,7 @@ async def _handle(connection: "HTTPConnection[Any]", error: Exception) -> Respon
     answer = _answer(connection, cast("OAuthError | CannotDecide", error))
     if not isinstance(connection, WebSocket):
         return as_response(connection, answer)
-    await _deny(connection, answer)
+    await deny(connection, answer)
     return None
 
 
@@ -158,30 +159,32 @@ exception_handlers: Mapping[Any, Any] = MappingProxyType({OAuthError: _handle, C
 """
 
 
-def unwrapped(app: Any) -> tuple[Any, AccessTokenMiddleware | None]:
-    """The application inside of other ASGI applications, and the outermost gate that stands before its routes."""
-    gate: AccessTokenMiddleware | None = None
+def unwrapped(app: Any) -> tuple[Any, tuple[AccessTokenMiddleware, ...]]:
+    """The application inside of other ASGI applications, and the gates around it, the outermost first."""
+    gates: list[AccessTokenMiddleware] = []
     for layer in layers(app):
         app = layer
         if hasattr(app, "routes"):
             break
-        gate = gate or (app if isinstance(app, AccessTokenMiddleware) else None)
-    if gate is None and isinstance(app, Starlette):
-        for entry in app.user_middleware:
-            make: Any = entry.cls
-            if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
-                settings: Any = entry
-                return app, cast(Any, make)(app.router, *settings.args, **settings.kwargs)
-    return app, gate
+        if isinstance(app, AccessTokenMiddleware):
+            gates.append(app)
+    return app, tuple(gates)
+
+
+def gates_within(app: Any) -> tuple[AccessTokenMiddleware, ...]:
+    """The gates in the middleware of ``app`` itself, the outermost first."""
+    found: list[AccessTokenMiddleware] = []
+    for entry in app.user_middleware if isinstance(app, Starlette) else ():
+        make: Any = entry.cls
+        if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
+            settings: Any = entry
+            found.append(cast(Any, make)(app.router, *settings.args, **settings.kwargs))
+    return tuple(found)
 
 
 def called_by(route: Any) -> list[Any]:
     """What a request for ``route`` goes through: FastAPI's dependencies, and the endpoint."""
-    return _calls(route.dependant) if hasattr(route, "dependant") else [route.endpoint]
-
-
-def _calls(dependant: Any) -> list[Any]:
-    return [dependant.call, *(call for one in dependant.dependencies for call in _calls(one))]
+    return list(calls(route.dependant)) if hasattr(route, "dependant") else [route.endpoint]
 
 
 def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Response:
@@ -192,7 +195,7 @@ def as_response(connection: "HTTPConnection[Any] | None", answer: Answer) -> Res
     return response
 
 
-async def _deny(websocket: WebSocket, answer: Answer) -> None:
+async def deny(websocket: "WebSocket[Any]", answer: Answer) -> None:
     """Before it was accepted with a response, where the server can send one; otherwise by closing it."""
     can_respond = "websocket.http.response" in (websocket.scope.get("extensions") or {})
     if can_respond and websocket.application_state is WebSocketState.CONNECTING:

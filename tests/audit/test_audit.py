@@ -13,9 +13,20 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from tokens import ISSUER, resource_server
+from tokens import ISSUER, jwks, resource_server
 
-from ticketgate import claim, flask, role, scope, starlette, wsgi
+from ticketgate import (
+    ClientSecretBasic,
+    Introspection,
+    Issuer,
+    ResourceServer,
+    claim,
+    flask,
+    role,
+    scope,
+    starlette,
+    wsgi,
+)
 from ticketgate.asgi import AccessTokenMiddleware, readiness
 from ticketgate.audit import audit
 from ticketgate.errors import ConfigurationError
@@ -307,3 +318,124 @@ def test_flask(guard):
 def test_other_applications_have_no_routes_that_can_be_seen(app):
     with pytest.raises(ConfigurationError, match="is no Starlette, FastAPI, Flask or Django application"):
         audit(app)
+
+
+OTHER = ResourceServer("https://other.example", Issuer("https://other-as.example", jwks=jwks()))
+SAME_ISSUER = ResourceServer("https://other.example", Issuer(ISSUER, jwks=jwks()))
+TENANTS = ResourceServer("https://other.example", issuer_for=lambda iss: None)
+UNREACHABLE = (
+    "GET /m/x can never be called: https://api.example and https://other.example must all accept its token,"
+    " and they have no issuer in common"
+)
+
+
+def by_a_gate(server, **options):
+    inner = AccessTokenMiddleware(Starlette(routes=[Route("/x", plain)]), server, **options)
+    return Starlette(routes=[Mount("/m", inner)])
+
+
+def by_a_gate_in_the_stack(server, **options):
+    gate = Middleware(AccessTokenMiddleware, server=server, **options)
+    return Starlette(routes=[Mount("/m", Starlette(routes=[Route("/x", guarded(READ))], middleware=[gate]))])
+
+
+def by_a_dependency(server):
+    app, inner = FastAPI(openapi_url=None), FastAPI(openapi_url=None)
+    inner.get("/x", dependencies=[Depends(requires(server=server))])(plain)
+    app.mount("/m", inner)
+    return app
+
+
+def by_a_state(server):
+    app, inner = FastAPI(openapi_url=None), FastAPI(openapi_url=None)
+    inner.get("/x", dependencies=[Depends(requires(READ))])(plain)
+    install(inner, server)
+    app.mount("/m", inner)
+    return app
+
+
+@pytest.mark.parametrize("made", [by_a_gate, by_a_gate_in_the_stack, by_a_dependency, by_a_state])
+@pytest.mark.parametrize(
+    ("inner", "public", "expected"),
+    [
+        (OTHER, [], (UNREACHABLE,)),
+        (OTHER, ["/m/*"], ()),
+        (SAME_ISSUER, [], ()),
+        (TENANTS, [], ()),
+        (SERVER, [], ()),
+    ],
+)
+def test_an_outer_gate_may_make_an_inner_one_unreachable(made, inner, public, expected):
+    gated = AccessTokenMiddleware(made(inner), SERVER, public=public)
+    in_the_stack = made(inner)
+    in_the_stack.add_middleware(AccessTokenMiddleware, server=SERVER, public=public)
+    nested = AccessTokenMiddleware(gated, SERVER, public=public)
+    for app in (gated, in_the_stack, nested):
+        assert audit(app).problems == expected
+        assert [route.access for route in audit(app).routes] != ["public"]
+
+
+def test_opaque_tokens_may_be_accepted_by_servers_without_a_common_issuer():
+    asking = [
+        ResourceServer(
+            f"https://{name}.example",
+            Issuer(
+                f"https://{name}-as.example",
+                introspection=Introspection(auth=ClientSecretBasic("a", "b" * 32)),
+            ),
+        )
+        for name in ("one", "two")
+    ]
+    assert audit(AccessTokenMiddleware(by_a_gate(asking[1]), asking[0])).problems == ()
+    assert len(audit(AccessTokenMiddleware(by_a_gate(asking[1]), SERVER)).problems) == 1
+
+
+def test_flask_behind_the_gate_of_another_server():
+    app = Flask("api", static_folder=None)
+    app.add_url_rule("/x", "x", flask.requires(READ)(lambda: ""))
+    flask.Ticketgate(app, server=OTHER)
+    (problem,) = audit(wsgi.AccessTokenMiddleware(app, SERVER)).problems
+    assert problem == UNREACHABLE.replace("/m/x", "/x")
+
+
+@pytest.mark.parametrize(
+    ("public_for", "expected"),
+    [("outer", False), ("inner", True), ("both", True)],
+)
+def test_what_is_public_for_the_server_that_decides_can_never_be_met(public_for, expected):
+    paths = {name: ["/m/x"] if public_for in (name, "both") else [] for name in ("outer", "inner")}
+    inner = by_a_gate_in_the_stack(SAME_ISSUER, public=["/x"] if paths["inner"] else [])
+    problems = audit(AccessTokenMiddleware(inner, SERVER, public=paths["outer"])).problems
+    assert [problem.partition(",")[0] for problem in problems] == ["GET /m/x is public"] * expected
+
+
+def test_a_public_gate_of_the_server_that_a_dependency_names():
+    for server, count in ((SERVER, 1), (OTHER, 0)):
+        problems = audit(AccessTokenMiddleware(by_a_dependency(server), SERVER, public=["/m/x"])).problems
+        assert [problem.partition(",")[0] for problem in problems] == ["GET /m/x is public"] * count
+
+
+def test_a_declaration_that_a_guarded_operation_is_public():
+    app = by_a_state(SERVER)
+    install(app, public=["/m/x"])
+    assert audit(app).problems[0].startswith("GET /m/x is public, where")
+
+
+def test_a_decorator_passes_over_the_server_of_the_application():
+    app = FastAPI(openapi_url=None)
+    app.get("/x")(guarded(READ))
+    install(app, SAME_ISSUER)
+    (problem,) = audit(AccessTokenMiddleware(app, SERVER)).problems
+    assert "has a decorator that uses the gate around the application" in problem
+    (problem,) = audit(app).problems
+    assert problem.endswith("every request gets a 503")
+
+
+def test_routers_belong_to_the_application_that_they_are_mounted_in():
+    app, router = FastAPI(openapi_url=None), APIRouter()
+    router.get("/x", dependencies=[Depends(requires(claim("iss", "https://other-as.example")))])(plain)
+    app.mount("/m", router)
+    app.mount("/n", AccessTokenMiddleware(router, SERVER))
+    install(app, OTHER)
+    (problem,) = audit(app).problems
+    assert problem.startswith("GET /n/x can never be called: no issuer here is")

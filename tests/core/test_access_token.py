@@ -37,10 +37,29 @@ def test_what_is_missing_is_none_or_empty():
     assert [token.authentication_time, token.acr, token.amr, token.actor, token.confirmation] == [None] * 5
 
 
-@pytest.mark.parametrize("wrong", [True, "1", [1], {"a": 1}])
+@pytest.mark.parametrize("wrong", [True, None, [1], {"a": 1}, 10**400, -(10**400)])
 def test_what_has_the_wrong_type_counts_as_missing(wrong):
-    token = access_token(auth_time=wrong, scope=[wrong])
-    assert (token.authentication_time, token.scopes) == (None, set())
+    token = access_token(auth_time=wrong, iat=wrong, exp=wrong, scope=[wrong])
+    times = token.authentication_time, token.issued_at, token.expires_at
+    assert (times, token.scopes) == ((None, None, None), set())
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("a b", {"a", "b"}),
+        (" a  b ", {"a", "b"}),
+        (["a", "b"], {"a", "b"}),
+        (["a b", "c"], {"a b", "c"}),
+        (["", "a", None, 1, ["b"], {"value": "c"}], {"a"}),
+        ([], set()),
+        (None, set()),
+        (1, set()),
+        ({"a": "b"}, set()),
+    ],
+)
+def test_scopes(scope, expected):
+    assert access_token(scope=scope).scopes == expected
 
 
 def test_it_never_changes():

@@ -37,6 +37,9 @@ def reason(leeway=30.0, typed=True, **changes):
         (0, {"exp": 253_402_300_799}, None),
         (0, {"exp": 253_402_300_799.5}, "claim"),
         (0, {"exp": -253_402_300_800}, "claim"),
+        (0, {"exp": 10**400}, "claim"),
+        (0, {"nbf": -(10**400)}, "claim"),
+        (0, {"iat": 10**4_000}, "claim"),
     ],
 )
 def test_times(leeway, changes, expected):
@@ -60,6 +63,15 @@ def test_times(leeway, changes, expected):
 )
 def test_rules(changes, expected):
     assert reason(**changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("aud", "audience"), ("exp", "claim"), ("iat", "claim"), ("sub", "claim"), ("client_id", "claim"),
+     ("jti", "claim"), ("nbf", "claim"), ("cnf", "binding")],
+)  # fmt: skip
+def test_null_in_a_signed_token_is_not_the_same_as_nothing(name, expected):
+    assert reason(**{name: None}) == expected
 
 
 @pytest.mark.requirement("RFC8725-3.12-a")

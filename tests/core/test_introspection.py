@@ -1,14 +1,15 @@
 """Opaque tokens: what an issuer's answers are worth, how long they are remembered, and who is never asked."""
 
 import base64
+import codecs
 import json
 import logging
-from urllib.parse import parse_qs
 
 import pytest
 from flows import World, reply, run
 from joserfc import jwe
 from joserfc.jwk import ECKey, OKPKey, RSAKey
+from opaque import BASIC, ENDPOINT, GOOD, JWKS, OPENID, RFC8414, Gate
 from tokens import ABSENT, API, ISSUER, NOW, Time, claims, jwks, key, token, without_absent
 
 from ticketgate import (
@@ -32,44 +33,6 @@ from ticketgate.errors import (
     InvalidToken,
     IssuerUnavailable,
 )
-
-ENDPOINT = f"{ISSUER}/introspect"
-JWKS = f"{ISSUER}/jwks"
-RFC8414 = f"{ISSUER}/.well-known/oauth-authorization-server"
-OPENID = f"{ISSUER}/.well-known/openid-configuration"
-BASIC = ClientSecretBasic("api", "secret")
-GOOD = {
-    "active": True,
-    "sub": "alice",
-    "client_id": "app",
-    "aud": API,
-    "exp": NOW + 300,
-    "scope": "orders:read",
-}
-
-
-class Gate:
-    """A resource server before an issuer that knows some opaque tokens."""
-
-    def __init__(self, endpoint=ENDPOINT, auth=BASIC, others=(), leeway=30, **options):
-        self.time = Time()
-        self.answers = {"opaque": GOOD}
-        self.world = World({ENDPOINT: self.answer, JWKS: jwks(key())})
-        self.issuer = Issuer(
-            ISSUER, jwks_uri=JWKS, introspection=Introspection(endpoint, auth=auth, **options)
-        )
-        self.server = ResourceServer(API, self.issuer, *others, clock=self.time.clock, leeway=leeway)
-
-    def answer(self, request):
-        (name,) = parse_qs(request.body.decode())["token"]
-        found = self.answers.get(name, {"active": False})
-        return found if hasattr(found, "status") else reply(found)
-
-    def open(self, raw="opaque"):
-        return self.world.run(self.server.authenticate(bearer_request(raw)))
-
-    def form(self):
-        return {name: values[0] for name, values in parse_qs(self.world.requests[-1].body.decode()).items()}
 
 
 @pytest.mark.requirement("RFC7662-2.1-a", "RFC7662-2.1-b", "RFC7662-2.1-c", "RFC7662-2.2-b")
@@ -114,7 +77,7 @@ def test_groups_roles_and_entitlements_come_along():
         ({"aud": "https://other.example"}, "audience"),
         ({"aud": [API, 1]}, "audience"),
         ({"iss": "https://other.example"}, "issuer"),
-        ({"iss": None}, "issuer"),
+        ({"iss": ""}, "issuer"),
         ({"exp": NOW - 30}, "expired"),
         ({"exp": "soon"}, "claim"),
         ({"nbf": NOW + 31}, "not_yet_valid"),
@@ -123,9 +86,15 @@ def test_groups_roles_and_entitlements_come_along():
         ({"sub": ABSENT, "client_id": ABSENT}, "claim"),
         ({"sub": 5}, "claim"),
         ({"sub": None, "client_id": ""}, "claim"),
+        ({"sub": None, "client_id": None}, "claim"),
+        ({"sub": "", "client_id": ABSENT}, "claim"),
+        ({"aud": None}, "audience"),
+        ({"exp": 10**400}, "claim"),
+        ({"nbf": 10**400}, "claim"),
+        ({"iat": -(10**400)}, "claim"),
         ({"token_type": "refresh_token"}, "type"),
         ({"token_type": "DPoP"}, "type"),
-        ({"token_type": None}, "type"),
+        ({"token_type": ""}, "type"),
         ({"token_type": "id_token"}, "type"),
         ({"token_use": "id"}, "type"),
         ({"nonce": "x"}, "type"),
@@ -148,6 +117,10 @@ def test_an_answer_is_checked_like_a_jwt(changes, reason):
         {"token_type": "access_token"},
         {"sub": ABSENT},
         {"sub": None},
+        {"sub": ""},
+        dict.fromkeys(
+            ("iss", "exp", "nbf", "iat", "jti", "scope", "token_type", "cnf", "nonce", "token_use", "act")
+        ),
         {"client_id": ABSENT},
         {"exp": NOW - 29},
     ],
@@ -691,7 +664,9 @@ def test_a_signed_answer_opens_and_is_kept(aud):
         signed(content_type="application/json"), signed(content_type="application/jwt"), signed(status=201),
         signed(typ="at+jwt"), signed(typ="JWT"), signed(signing=key("RS256", "stranger")),
         signed(aud="other"), signed(aud=ABSENT), signed(aud=None), signed(aud=[None, 1]), signed(iss="https://x.example"),
-        signed(iss=ABSENT), signed(iat=ABSENT), signed(iat=NOW + 60), signed(iat="now"),
+        signed(iss=ABSENT), signed(iat=ABSENT), signed(iat=None), signed(iat=NOW + 60), signed(iat="now"),
+        signed(iat=10**400), signed(iat=NOW - 91), signed(iat=0), signed(exp=NOW - 30), signed(exp="soon"),
+        signed(nbf=NOW + 31), signed(nbf="now"), signed(aud={"a": 1}), signed(aud=[{"a": 1}, ["api"]]),
         signed(token_introspection=ABSENT), signed(token_introspection=[GOOD]),
         signed(token_introspection={"active": "true"}), signed(token_introspection={}),
     ],
@@ -701,6 +676,33 @@ def test_any_other_signed_answer_is_not_the_clients_fault(answer):
     gate.answers["opaque"] = answer
     with pytest.raises(IssuerUnavailable):
         gate.open()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"iat": NOW - 90}, {"iat": NOW + 30}, {"exp": NOW - 29, "nbf": NOW + 30}, {"exp": None, "nbf": None}],
+)
+def test_a_signed_answer_is_at_most_a_minute_old(changes):
+    gate = Gate(expect="jwt")
+    gate.answers["opaque"] = signed(**changes)
+    assert gate.open().subject == "alice"
+
+
+def test_an_old_signed_answer_cannot_be_sent_again(caplog):
+    gate = Gate(expect="jwt")
+    gate.answers["opaque"] = signed()
+    assert gate.open().subject == "alice"
+    gate.time.advance(91)
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+    assert "it was signed 91 seconds ago" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [GOOD, GOOD | {"scope": ["orders:read"], "nbf": None}])
+def test_a_byte_order_mark_before_an_answer_is_skipped(answer):
+    gate = Gate()
+    gate.answers["opaque"] = reply(codecs.BOM_UTF8 + reply(answer).body)
+    assert gate.open().scopes == {"orders:read"}
 
 
 def test_a_signed_answer_may_be_no():

@@ -1,13 +1,15 @@
 """Whom we trust: where the keys come from, when they are asked for, and what strangers cannot cause."""
 
+import codecs
 import logging
 
 import pytest
 from flows import World, reply
-from tokens import API, ISSUER, Time, jwks, key, token
+from tokens import ABSENT, API, ISSUER, Time, as_json, claims, compact, header, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.flow import HttpRequest
+from ticketgate.core.keys import WantedKey
 from ticketgate.core.request import bearer_request
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
@@ -69,6 +71,63 @@ def test_the_second_place_is_asked_where_the_first_has_nothing_good(first):
     gate = Gate({RFC8414: first, OPENID: METADATA, JWKS: jwks(key())})
     gate.open()
     assert gate.asked() == [RFC8414, OPENID, JWKS]
+
+
+def test_a_null_in_the_metadata_is_nothing():
+    gate = Gate({RFC8414: METADATA | {"jwks_uri": None}, OPENID: METADATA, JWKS: jwks(key())})
+    gate.open()
+    gate.world.pages[JWKS] = jwks(key(), NEW)
+    gate.time.advance(60)
+    gate.asked()
+    gate.open(token(signing=NEW, exp=FAR))
+    assert gate.asked() == [JWKS]
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, b"\r\n"])
+def test_a_byte_order_mark_before_what_an_issuer_publishes_is_skipped(mark):
+    metadata, keys = reply(METADATA), reply(jwks(key()))
+    gate = Gate({RFC8414: reply(mark + metadata.body), JWKS: reply(mark + keys.body)})
+    gate.open()
+    assert gate.asked() == [RFC8414, JWKS]
+
+
+@pytest.mark.parametrize("part", ["header", "claims"])
+def test_a_byte_order_mark_in_a_token_is_refused(part):
+    head, payload = as_json(header(key())), as_json(claims(exp=FAR))
+    marked = {"header": (codecs.BOM_UTF8 + head, payload), "claims": (head, codecs.BOM_UTF8 + payload)}
+    with pytest.raises(InvalidToken, match="malformed"):
+        Gate().open(compact(*marked[part]))
+
+
+CERTIFIED = [key().public_jwk() | {"x5t": "first"}]
+TURNED = [*CERTIFIED, NEW.public_jwk() | {"x5t": "new"}]
+
+
+def by_certificate(signing, **names):
+    return token(signing=signing, exp=FAR, head={"kid": ABSENT, **names})
+
+
+def test_a_token_may_name_its_certificate_in_place_of_a_key_id():
+    gate = Gate({RFC8414: METADATA, JWKS: {"keys": TURNED}})
+    gate.open(by_certificate(key(), x5t="first"))
+    gate.open(by_certificate(NEW, x5t="new"))
+    with pytest.raises(InvalidToken, match="signature"):
+        gate.open(by_certificate(NEW, x5t="first"))
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        gate.open(by_certificate(NEW, x5t="other"))
+
+
+def test_an_unknown_certificate_is_looked_for_like_an_unknown_key_id():
+    gate = Gate({RFC8414: METADATA, JWKS: {"keys": CERTIFIED}})
+    gate.open(by_certificate(key(), x5t="first"))
+    gate.time.advance(60)
+    gate.asked()
+    with pytest.raises(InvalidToken, match="unknown_key"):
+        gate.open(by_certificate(key(), x5t="junk"))
+    gate.world.pages[JWKS] = {"keys": TURNED}
+    gate.time.advance(1)
+    gate.open(by_certificate(NEW, x5t="new"))  # what was looked for in vain was another one
+    assert gate.asked() == [JWKS, JWKS]
 
 
 def test_a_known_address_needs_no_metadata():
@@ -350,7 +409,7 @@ def test_what_is_remembered_is_bounded():
     looks = gate.issuer.keys._looks
     assert len(looks) <= 1
     for number in range(1100):
-        looks.remember((str(number), "RS256"), 0)
+        looks.remember(WantedKey(str(number), frozenset(), "RS256"), 0)
     assert len(looks) == 1000
 
 

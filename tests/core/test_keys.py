@@ -1,15 +1,23 @@
 """Key sets, the choice of a key, and how long keys live."""
 
+import base64
+import hashlib
 import json
 import math
+from codecs import BOM_UTF8
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from tokens import key
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from tokens import base64url, key
 
 from ticketgate import KeyPolicy
 from ticketgate.core.freshness import Age, Backoff, Budget, Held, freshness_lifetime, hold, retry_after
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
-from ticketgate.core.keys import parse_jwk_set
+from ticketgate.core.keys import KeySet, parse_jwk_set
 from ticketgate.errors import ConfigurationError
 
 FIRST, SECOND, EC = key().public_jwk(), key("RS256", "second").public_jwk(), key("ES256").public_jwk()
@@ -76,7 +84,114 @@ def test_a_key_without_a_name_serves_tokens_without_one():
     assert chosen(keys, "RS256", "x") == []
 
 
+def certificate(signing, name="issuer"):
+    """A certificate for the key, expired long ago, in DER; nobody validates it."""
+    names = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    day = datetime(2001, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(names, names, signing.key.public_key, 1, day, day + timedelta(1))
+    own = signing.key.private_key
+    return builder.sign(own, None if signing.algorithm == "EdDSA" else SHA256()).public_bytes(Encoding.DER)
+
+
+def x5c(der):
+    return base64.b64encode(der).decode()
+
+
+def x5t(der, function=hashlib.sha1):
+    return base64url(function(der).digest()).decode()
+
+
+def named_by(keys, **names):
+    header = {"alg": "RS256"} | {name.replace("_", "#"): value for name, value in names.items()}
+    return [one.kid for one in keys.candidates(header)]
+
+
+DER, OTHER_DER = certificate(key()), certificate(key("RS256", "second"))
+THUMBPRINT, OTHER = x5t(DER), x5t(OTHER_DER)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names", "expected"),
+    [
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": "abc"}, [FIRST["kid"]]),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": "def"}, [SECOND["kid"]]),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": "ABC"}, []),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t_S256": "abc"}, []),
+        ({"x5t#S256": "abc"}, {"x5t": "abc"}, {"x5t_S256": "abc"}, [FIRST["kid"]]),
+        ({"x5t": "abc"}, {}, {"x5t": "abc"}, [FIRST["kid"]]),
+        ({"x5t": "abc"}, {"x5t": "abc"}, {"x5t": "abc"}, [FIRST["kid"], SECOND["kid"]]),
+        ({"x5c": [x5c(DER)]}, {"x5c": [x5c(OTHER_DER)]}, {"x5t": THUMBPRINT}, [FIRST["kid"]]),
+        ({"x5c": [x5c(DER)]}, {"x5c": [x5c(OTHER_DER)]}, {"x5t": OTHER}, [SECOND["kid"]]),
+        ({"x5c": [x5c(DER)]}, {}, {"x5t_S256": x5t(DER, hashlib.sha256)}, [FIRST["kid"]]),
+        ({"x5c": [x5c(DER), x5c(OTHER_DER)]}, {}, {"x5t": OTHER}, []),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": "abc", "kid": SECOND["kid"]}, [SECOND["kid"]]),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": "abc", "kid": "unknown"}, []),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": None}, []),
+        ({"x5t": "abc"}, {"x5t": "def"}, {"x5t": ["abc"]}, []),
+        ({"x5t": "a" * 101}, {}, {"x5t": "a" * 101}, []),
+    ],
+    ids=range(16),
+)  # fmt: skip
+def test_a_key_is_found_by_its_certificate_where_the_token_has_no_key_id(first, second, names, expected):
+    assert named_by(key_set(FIRST | first, SECOND | second), **names) == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [({}, [FIRST["kid"]]), ({"x5t": "abc"}, []), ({"x5t#S256": "x"}, []), ({"x5c": [x5c(DER)]}, [])],
+)
+def test_the_only_key_serves_a_token_that_names_a_certificate_unless_it_has_another(members, expected):
+    assert named_by(key_set(FIRST | members), x5t="elsewhere") == expected
+    assert named_by(key_set(FIRST | members)) == [FIRST["kid"]]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        None,
+        [],
+        "",
+        x5c(DER),
+        {},
+        [None],
+        [1],
+        [""],
+        ["!"],
+        ["é"],
+        [x5c(DER[:-1])],
+        [x5c(DER + b"x")],
+        [x5c(b"0" * 99)],
+    ],
+)
+def test_a_certificate_that_cannot_be_read_names_nothing(chain):
+    (one,) = key_set(FIRST | {"x5c": chain}).keys
+    assert one.certificates == frozenset()
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+def test_a_key_with_the_certificate_of_another_key_is_dropped(algorithm):
+    jwk, right, wrong = key(algorithm).public_jwk(), key(algorithm), key(algorithm, "second")
+    (one,) = key_set(jwk | {"x5c": [x5c(certificate(right))]}).keys
+    assert len(one.certificates) == 2
+    keys = key_set(jwk | {"x5c": [x5c(certificate(wrong))]}, FIRST)
+    assert keys.dropped == (f"{jwk['kid']!r}: its x5c is the certificate of another key",)
+    with pytest.raises(ValueError, match="another key"):
+        key_set(jwk | {"x5c": [x5c(DER if jwk["kty"] != "RSA" else certificate(key("ES256")))]})
+
+
+@pytest.mark.parametrize("mark", [b"", BOM_UTF8])
+def test_a_byte_order_mark_before_a_key_set_is_skipped(mark):
+    raw = mark + json.dumps({"keys": [FIRST]}).encode()
+    assert len(parse_jwk_set(raw, DEFAULT_ALGORITHMS, 100).keys) == 1
+
+
+def test_what_was_looked_for_in_vain_has_a_name():
+    names = [{}, {"kid": "a"}, {"x5t": "a"}, {"x5t#S256": "a"}, {"kid": "a", "x5t": "a"}]
+    assert len({KeySet.wanted({"alg": "RS256", **name}) for name in names}) == 5
+
+
 def test_sets_are_compared_by_their_content():
+    assert not key_set(FIRST).same_as(key_set(FIRST | {"x5t": "abc"}))
     assert key_set(FIRST, EC).same_as(key_set(EC, FIRST))
     assert not key_set(FIRST).same_as(key_set(FIRST | {"kid": "other"}))
     assert not key_set(FIRST).same_as(key_set(SECOND | {"kid": FIRST["kid"]}))
@@ -102,6 +217,8 @@ LATER = "Wed, 21 Oct 2026 07:33:00 GMT"
         ({"cache-control": "max-age=0"}, 60),
         ({"cache-control": "max-age=9999999999"}, 86_400),
         ({"cache-control": "max-age=" + "9" * 400}, 86_400),
+        ({"cache-control": "max-age=" + "9" * 400, "age": "9" * 400}, 60),
+        ({"cache-control": "max-age=" + "9" * 5_000, "age": "1"}, 86_400),
         ({"cache-control": "max-age=-5"}, 600),
         ({"cache-control": "max-age=300", "age": "100"}, 200),
         ({"cache-control": "max-age=300", "age": "1000"}, 60),

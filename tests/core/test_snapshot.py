@@ -164,6 +164,13 @@ def changed(**members):
         (changed(jwks_uri="https://elsewhere.example"), "another jwks_uri than the configured one"),
         (changed(fetched_at=None), "a member is missing"),
         (changed(fetched_at=10**12), "it is from the future"),
+        (changed(fetched_at=10**400), "a member is missing"),
+        (changed(fetched_at=-(10**400)), "a member is missing"),
+        (lambda raw: raw.replace(b'"version": 1', b'"version": ' + b"9" * 5_000), "not used"),
+        (
+            changed(headers={"age": 10**400, "cache-control": "max-age=" + "9" * 5_000}, fetched_at=0),
+            "it is too old",
+        ),
         (changed(jwks=None), "a member is missing"),
         (changed(jwks='{"keys": []}'), "no usable key"),
         (changed(headers=[]), "a member is missing"),

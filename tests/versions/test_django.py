@@ -132,10 +132,10 @@ for settings.TICKETGATE, settings.MIDDLEWARE in {cases}:
 """
 
 
-def script(source):
+def script(source, *more, **settings):
     """What a process of the project prints that runs ``source``."""
-    command = [sys.executable, "-c", source]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=environment(), timeout=60)
+    command, env = [sys.executable, "-c", source], environment(*more, **settings)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, env=env, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -228,3 +228,27 @@ def test_overridden_settings_are_read_anew():
 
 def test_without_the_middleware_nothing_opens():
     assert script(WITHOUT) == ["503"]
+
+
+OUTER = "https://outer.example"
+BEHIND = """
+import django_site, httpx
+from ticketgate import ResourceServer
+from ticketgate.wsgi import AccessTokenMiddleware
+from tokens import Time
+outer = ResourceServer({outer!r}, *django_site.server.issuers.values(), clock=Time().clock)
+transport = httpx.WSGITransport(AccessTokenMiddleware(django_site.wsgi, outer))
+with httpx.Client(transport=transport, base_url="http://localhost") as client:
+    for token in {tokens}:
+        answer = client.get("/drf", headers={{"Authorization": "Bearer " + token}})
+        print(answer.status_code, answer.headers.get("WWW-Authenticate", "").partition(",")[0])
+"""
+
+
+def test_rest_framework_behind_the_gate_of_another_server_judges_by_itself():
+    tokens = [token(aud=audience, scope="read").decode() for audience in (OUTER, API, [OUTER, API])]
+    assert script(BEHIND.format(outer=OUTER, tokens=tokens), ALONE, USER=None) == [
+        f'401 Bearer realm="{API}"',
+        f'401 Bearer realm="{OUTER}"',
+        "200 ",
+    ]

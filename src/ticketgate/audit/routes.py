@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ticketgate.core.gate import MISPLACED
 from ticketgate.core.guards import Protection
 from ticketgate.core.public import PublicPaths
-from ticketgate.core.requirement import Need, Requirement
+from ticketgate.core.requirement import ANY_TOKEN, Need, Requirement
 from ticketgate.core.server import ResourceServer
 
 ONE_STRING = ("iss", "sub", "client_id", "jti")
@@ -31,12 +31,13 @@ class Door(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuardedRoute:
-    """A route: its ``needed`` requirement, None where it declares none, and the ``doors`` before it.
+    """A route: its ``needed`` requirement, None where it declares none, and the ``doors`` before it, outermost first.
 
-    ``deciding`` are the resource servers that judge its requests where no door does.  ``open_because`` says what is
-    wrong where everybody may call it, if more is known than that.  ``inside`` are decorators and the like around its
-    guard, ``misplaced`` says that its guard is never called, and ``not_understood`` names what may answer here in
-    its own way; what is not a route itself (``is_route``) sees requests before routes do.
+    ``deciding`` are the resource servers that its own declarations use, whatever the doors say; where there are none,
+    the innermost door decides.  ``open_because`` says what is wrong where everybody may call it, if more is known than
+    that; ``wrong`` is what is wrong with its declarations.  ``inside`` are decorators and the like around its guard,
+    ``misplaced`` says that its guard is never called, and ``not_understood`` names what may answer here in its own
+    way; what is not a route itself (``is_route``) sees requests before routes do.
     """
 
     path: str
@@ -46,6 +47,7 @@ class GuardedRoute:
     doors: tuple[Door, ...] = ()
     deciding: tuple[ResourceServer, ...] = ()
     open_because: str = ""
+    wrong: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     misplaced: bool = False
     not_understood: str = ""
@@ -68,7 +70,9 @@ class GuardedRoute:
     @property
     def is_public(self) -> bool:
         """Whether everybody may call it, by declaration."""
-        return bool(self.doors) and all(door.public.include(self.below(door)) for door in self.doors)
+        return (
+            bool(self.doors) and all(map(self._opens, self.doors)) and (self.needed is None or self._is_blind)
+        )
 
     @property
     def access(self) -> str:
@@ -90,20 +94,17 @@ class GuardedRoute:
         """What is wrong, in sentences without the route's name."""
         if self.misplaced:
             return (f"({self.endpoint}) {MISPLACED}",)
-        if not self.is_route:
-            return ()
-        if self.needed is None:
-            problem = self.open_because or "is neither protected nor public"
-            return () if self.is_public or self._is_closed else (problem,)
-        if self.is_public:
+        return (*self.wrong, *(self._problems() if self.is_route else ()))
+
+    def _problems(self) -> tuple[str, ...]:
+        if self.needed is None and not self._is_closed:
+            return () if self.is_public else (self.open_because or "is neither protected nor public",)
+        if self.needed is not None and self._is_blind:
             return ("is public, where no token is looked at, and so what it requires can never be met",)
-        servers = [*self.deciding, *(door.server for door in self.doors if door.server is not None)]
-        if not servers:
+        if self.needed is not None and not self._judges:
             return ("requires a token, and nothing before it looks for one: every request gets a 503",)
-        known = {name for server in servers for name in server.issuers}
-        issuers = known if all(server.tenants is None for server in servers) else None
-        reasons = [_why_never(needs, issuers) for needs in self.needed.alternatives]
-        return () if "" in reasons else (f"can never be called: {'; '.join(reasons)}",)
+        reason = _why_never(ANY_TOKEN if self.needed is None else self.needed, self._judges)
+        return (f"can never be called: {reason}",) if reason else ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -131,9 +132,27 @@ class GuardedRoute:
             "notes": list(self.notes),
         }
 
+    def _opens(self, door: Door) -> bool:
+        return door.public.include(self.below(door))
+
     @property
     def _is_closed(self) -> bool:
-        return any(door.closes and not door.public.include(self.below(door)) for door in self.doors)
+        return any(door.closes and not self._opens(door) for door in self.doors)
+
+    @property
+    def _judges(self) -> tuple[ResourceServer, ...]:
+        """The servers that must all accept the token."""
+        looking = (door.server for door in self.doors if door.server is not None and not self._opens(door))
+        return tuple(dict.fromkeys((*looking, *self.deciding)))
+
+    @property
+    def _is_blind(self) -> bool:
+        """Whether a server that decides here was told not to look for a token."""
+        if not self.deciding:
+            gates = [door for door in self.doors if door.server is not None]
+            return any(map(self._opens, (gates or self.doors)[-1:]))
+        innermost = {door.server: door for door in self.doors}
+        return any(self._opens(innermost[one]) for one in (None, *self.deciding) if one in innermost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +202,23 @@ def _matches(entry: str, path: str) -> bool:
     return re.fullmatch(pattern, f"{prefix}x" if prefix else entry) is not None
 
 
-def _why_never(needs: tuple[Need, ...], issuers: set[str] | None) -> str:
+def _why_never(needed: Requirement, judges: tuple[ResourceServer, ...]) -> str:
+    """Why no token can meet ``needed`` and be accepted by all of these servers; empty where one can."""
+    named = [set(server.issuers) for server in judges if server.tenants is None]
+    issuers = named[0].intersection(*named) if named else None
+    if issuers is not None and not issuers and not all(map(_asks, judges)):
+        names = " and ".join(server.audiences[0] for server in judges)
+        return f"{names} must all accept its token, and they have no issuer in common"
+    reasons = [_why_not(needs, issuers) for needs in needed.alternatives]
+    return "" if "" in reasons else "; ".join(reasons)
+
+
+def _asks(server: ResourceServer) -> bool:
+    """Whether issuers are asked about opaque tokens, which do not say whose they are."""
+    return any(issuer.introspection is not None for issuer in server.issuers.values())
+
+
+def _why_not(needs: tuple[Need, ...], issuers: set[str] | None) -> str:
     """Why no token of these issuers can have all of ``needs``; empty where one can."""
     for name in ONE_STRING:
         values = {need.value for need in needs if need.kind == "claim" and need.name == name}

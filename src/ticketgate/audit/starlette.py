@@ -22,37 +22,51 @@ from ticketgate.audit.understood import (
 from ticketgate.core.guards import name_of, protection_by
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.server import ResourceServer
+from ticketgate.dependants import invalid_scopes, unused_scopes
 from ticketgate.placement import METHODS, effective_routes, is_route, layers
 from ticketgate.starlette import called_by
 
+PASSED_OVER = (
+    "has a decorator that uses the gate around the application instead of the application's own server:"
+    " write Depends(requires(...))"
+)
 DISPATCHING = ("dispatch", "__await__")
 ROUTING = ("matches", "handle", "get_route_handler")
 
 
-def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterator[GuardedRoute]:
-    """Every route of ``app``, which is mounted at ``prefix`` behind ``doors``."""
+def collect(
+    app: Any, doors: tuple[Door, ...] = (), prefix: str = "", server: ResourceServer | None = None
+) -> Iterator[GuardedRoute]:
+    """Every route of ``app``, which is mounted at ``prefix`` behind ``doors``.
+
+    ``server`` decides for FastAPI's ``requires()`` there, unless ``app`` has another one.
+    """
+    before = len(doors)
     inner, doors, rows, _ = peel(
         app, lambda layer: hasattr(layer, "routes") or is_route(layer), doors, prefix
     )
     yield from rows
+    server = doors[-1].server if len(doors) > before else server
     if is_route(inner):
-        yield from _of(inner, doors, prefix, None)
+        yield from _of(inner, doors, prefix, server)
     elif not hasattr(inner, "routes"):
         yield from routes_of(inner, doors, prefix)
     else:
-        yield from _of_application(inner, doors, prefix)
+        yield from _of_application(inner, doors, prefix, server)
 
 
-def _of_application(inner: Any, doors: tuple[Door, ...], prefix: str) -> Iterator[GuardedRoute]:
+def _of_application(
+    inner: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
+) -> Iterator[GuardedRoute]:
     for name in overridden(type(inner), "__call__"):
         yield middleware_row(name, doors, prefix, "overridden")
-    router = getattr(inner, "router", inner)
+    router, before = getattr(inner, "router", inner), len(doors)
     doors, rows = _added(inner, doors, prefix)
     yield from rows
     _, doors, rows, _ = peel(getattr(router, "middleware_stack", None), inspect.ismethod, doors, prefix)
     yield from rows
+    server = _deciding(inner, doors, doors[before:], server)
     doors = (*doors, *_declared_public(inner, prefix))
-    server = getattr(getattr(inner, "state", None), "ticketgate", None)
     for route in effective_routes(inner.routes):
         yield from _of(route, doors, prefix, server)
     yield from _besides_routes(router, doors, prefix)
@@ -72,6 +86,19 @@ def _added(
         elif not is_understood_middleware(make):
             rows.append(middleware_row(name_of_middleware(make, middleware.kwargs), doors, prefix))
     return doors, tuple(rows)
+
+
+def _deciding(
+    app: Any, doors: tuple[Door, ...], within: tuple[Door, ...], inherited: ResourceServer | None
+) -> ResourceServer | None:
+    """The server that a ``requires()`` of ``app`` uses where it names none: see `ticketgate.fastapi.Requires`."""
+    if within:
+        return within[-1].server
+    if not hasattr(app, "state"):  # a router belongs to the application that it is mounted in
+        return inherited
+    own = getattr(app.state, "ticketgate", None)
+    gates = [door.server for door in doors if door.server is not None]
+    return own if isinstance(own, ResourceServer) else (gates[-1] if gates else None)
 
 
 def _declared_public(app: Any, prefix: str) -> list[Door]:
@@ -98,12 +125,14 @@ def _besides_routes(router: Any, doors: tuple[Door, ...], prefix: str) -> Iterat
         yield from collect(default, doors, prefix)
 
 
-def _of(route: Any, doors: tuple[Door, ...], prefix: str, server: Any) -> Iterator[GuardedRoute]:
+def _of(
+    route: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
+) -> Iterator[GuardedRoute]:
     original = getattr(route, "original_route", route)
     if isinstance(original, Mount):
-        yield from collect(route.app, doors, prefix + route.path)
+        yield from collect(route.app, doors, prefix + route.path, server)
     elif isinstance(original, Host):
-        yield from collect(route.app, doors, prefix)
+        yield from collect(route.app, doors, prefix, server)
     elif getattr(route, "endpoint", None) is None:
         yield GuardedRoute(
             prefix + str(getattr(route, "path", None) or EVERY_PATH),
@@ -118,23 +147,41 @@ def _of(route: Any, doors: tuple[Door, ...], prefix: str, server: Any) -> Iterat
 
 
 def _of_endpoint(
-    route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: Any
+    route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     endpoint = route.endpoint
     calls = called_by(route)
-    deciding = [getattr(call, "server", None) for call in calls] + ([server] if len(calls) > 1 else [])
-    judges = tuple(one for one in deciding if isinstance(one, ResourceServer))
+    asked = [call.server or server for call in calls if hasattr(call, "with_scopes")]
+    deciding = tuple(dict.fromkeys(one for one in asked if one is not None))
     around, inside = _around(route, original, prefix)
     path, name, doors = prefix + str(route.path), name_of(endpoint), (*doors, *around)
-    unknown = _unknown(endpoint)
+    wrong, unknown = tuple(_wrong_scopes(route)), _unknown(endpoint)
     dispatching = overridden(endpoint, *DISPATCHING) if isinstance(endpoint, type) else ()
     for methods, handler in _handlers(route, original):
         protection = protection_by([*calls, handler], (*inside, *dispatching))
-        row = GuardedRoute(path, methods, name, None, doors, judges, not_understood=unknown)
+        passed_over = protection.needed is not None and not deciding and _is_passed_over(server, doors)
+        problems = (*wrong, PASSED_OVER) if passed_over else wrong
+        row = GuardedRoute(path, methods, name, None, doors, deciding, wrong=problems, not_understood=unknown)
         yield row.protected_by(protection)
     for one in dispatching:
-        row = GuardedRoute(path, ("ANY",), name, None, doors, judges, not_understood=f"overridden {one}")
+        row = GuardedRoute(path, ("ANY",), name, None, doors, deciding, not_understood=f"overridden {one}")
         yield row.protected_by(protection_by(calls))
+
+
+def _is_passed_over(server: ResourceServer | None, doors: tuple[Door, ...]) -> bool:
+    """Whether a decorator, which uses the innermost gate, leaves out the application's own server."""
+    gates = [door.server for door in doors if door.server is not None]
+    return server is not None and bool(gates) and server not in gates
+
+
+def _wrong_scopes(route: Any) -> Iterator[str]:
+    """What is wrong with FastAPI's ``Security(...)``."""
+    if not hasattr(route, "dependant"):
+        return
+    for scopes in unused_scopes(route.dependant):
+        yield f"has Security(..., scopes={scopes}) without requires() below it: these scopes are not enforced"
+    for value in invalid_scopes(route.dependant):
+        yield f"has {value!r} in Security(..., scopes=[...]), which is not a scope: every request gets a 503"
 
 
 def _around(route: Any, original: Any, prefix: str) -> tuple[list[Door], tuple[str, ...]]:

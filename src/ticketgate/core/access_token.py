@@ -26,7 +26,10 @@ class AccessToken:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """The scope values, each a whole string; empty where the token carries none (RFC 8693 §4.2)."""
+        """The scope values, each a whole string; empty where the token carries none (RFC 8693 §4.2).
+
+        Some issuers send an array: then each string in it is one value.
+        """
         return _words(self.claims.get("scope"))
 
     @property
@@ -108,8 +111,12 @@ class AccessToken:
 
 
 def _words(scope: Any) -> frozenset[str]:
-    """Scope values stand in one string, between single spaces; doubled ones are tolerated."""
-    return frozenset(filter(None, scope.split(" "))) if isinstance(scope, str) else frozenset()
+    """Scope values are separated by single spaces in one string; doubled ones are tolerated.
+
+    A member of an array is one value and is not split, so that none says more than its issuer granted.
+    """
+    values = scope.split(" ") if isinstance(scope, str) else scope if is_array(scope) else ()
+    return frozenset(value for value in values if isinstance(value, str) and value)
 
 
 def _values(claim: Any) -> Iterator[str]:

@@ -14,6 +14,7 @@ The helpers `fetch` and `once` give every ``yield`` the type of its answer.
 
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
@@ -21,11 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Exchanges of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait."""
+    """Exchanges of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait.
+
+    Those in it also need a place in the lane ``inside``, if there is one, which others may use too.
+    """
 
     name: Hashable
     width: int
     queue: int
+    inside: "Lane | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +83,34 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+class Cause(Enum):
+    """Why there is no answer: no connection could be made, our own limits are reached, or the exchange failed.
+
+    What a request says can be the cause of the last only.
+    """
+
+    CONNECTION = "connection"
+    LIMIT = "limit"
+    EXCHANGE = "exchange"
+
+
 class FetchFailed(Exception):
     """No answer that can be used; the message says why, in words for the operator.
 
     ``reply`` is the answer that came, where a complete one did.
     """
 
-    def __init__(self, message: str, reply: Reply | None = None) -> None:
+    def __init__(self, message: str, reply: Reply | None = None, cause: Cause = Cause.EXCHANGE) -> None:
         super().__init__(message)
         self.reply = reply
+        self.cause = cause
 
 
 class TooManyWaiting(FetchFailed):
     """As many callers as the driver allows are waiting already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, cause=Cause.LIMIT)
 
 
 class Fetch(NamedTuple):

@@ -42,6 +42,7 @@ from ticketgate.errors import ConfigurationError
 QUICK_LOOKS = 2
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
 LONGEST_RETRY_AFTER = 300.0
+MAX_SECONDS = 2.0**31
 SECONDS = re.compile(r"[0-9]+")
 
 
@@ -187,9 +188,9 @@ def _directives(control: str) -> dict[str, str]:
 
 
 def _seconds(text: str) -> float | None:
-    """The delta-seconds that ``text`` is (RFC 9111 §1.2.2), None for what is not one."""
+    """The delta-seconds that ``text`` is, 2^31 for anything above (RFC 9111 §1.2.2); None for what is not one."""
     text = text.strip()
-    return float(text) if SECONDS.fullmatch(text) else None
+    return min(float(text), MAX_SECONDS) if SECONDS.fullmatch(text) else None
 
 
 def _http_date(value: str) -> float | None:

@@ -5,7 +5,7 @@ RFC 6750 §3 (the answers).
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ticketgate.core.access_token import AccessToken
@@ -14,7 +14,7 @@ from ticketgate.core.flow import Flow
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement
 from ticketgate.core.server import ResourceServer
-from ticketgate.errors import CannotDecide, InternalFault, NoCredentials, OAuthError
+from ticketgate.errors import CannotDecide, ConfigurationError, InternalFault, NoCredentials, OAuthError
 
 DriverType = TypeVar("DriverType")
 ErrorBody: TypeAlias = Callable[[OAuthError | CannotDecide], Any]
@@ -27,11 +27,18 @@ logger = logging.getLogger("ticketgate")
 
 @dataclass(frozen=True, slots=True)
 class Gate(Generic[DriverType]):
-    """``server`` decides, ``driver`` runs its flows, ``error_body`` words the bodies of its refusals."""
+    """``server`` decides, ``driver`` runs its flows, ``error_body`` words the bodies of its refusals.
+
+    ``key`` is where a request keeps the verdict of ``server``: all gates of one server share it.
+    """
 
     server: ResourceServer
     driver: DriverType
     error_body: ErrorBody | None = None
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"ticketgate.verdict.{id(self.server)}")
 
     def answer(self, error: OAuthError | CannotDecide) -> Answer:
         """The response to a request that is refused with ``error``, which is logged here, once."""
@@ -91,3 +98,9 @@ def registered_without_its_guard(endpoint: str) -> Answer:
     """The response of an endpoint whose ``@requires`` has no effect, being above the route decorator."""
     logger.error("%s %s: every request for it is refused", endpoint, MISPLACED)
     return render(InternalFault("misplaced"), realm="")
+
+
+def misconfigured(error: ConfigurationError) -> Answer:
+    """The response where what is required was declared in a way that cannot work."""
+    logger.error("every request is refused: %s", error)
+    return render(InternalFault("misconfigured"), realm="")

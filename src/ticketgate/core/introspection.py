@@ -1,6 +1,6 @@
 """Asking the issuer about a token that says nothing by itself.
 
-RFC 7662 §2 and §4, RFC 6749 §2.3.1, RFC 9701 §4, §5 and §8 (signed answers).
+RFC 7662 §2 and §4, RFC 6749 §2.3.1, RFC 9701 §4 (signed answers).
 
 An answer is believed only where it says ``"active": true`` in so many words, and what it says then is checked
 as the claims of a JWT are.  Whatever else comes from the endpoint is its fault or ours, and so a 503: a client
@@ -8,11 +8,12 @@ that is told 401 throws a good token away.
 
 Answers are remembered under the SHA-256 of the whole token: active ones until they expire and for ``cache_ttl``
 at most, others for ``negative_ttl`` in a space of their own, so that a flood of nonsense pushes no good token
-out.  An endpoint that fails three times in a row is left alone for a while, then one request tries it.
+out.  Whether the endpoint may be asked at all is decided in `circuit`.
 """
 
 import logging
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,26 +21,20 @@ from typing import Any, NamedTuple
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.bounded_cache import BoundedCache
-from ticketgate.core.claims import Rules, check_claims, check_introspected, was_issued_in_the_past
+from ticketgate.core.circuit import Circuit
+from ticketgate.core.claims import Rules, check_introspected
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import FetchFailed, Flow, Lane, Reply, fetch, once
-from ticketgate.core.freshness import Backoff, retry_after
+from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once
+from ticketgate.core.freshness import retry_after
+from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
-from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_object
+from ticketgate.core.strict_json import FrozenDict, without_nulls
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.core.web_address import is_safe
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
 
-FAILURES_UNTIL_OPEN = 3
-SIGNED = "token-introspection+jwt"
-ACCEPT = {
-    "json": "application/json",
-    "jwt": f"application/{SIGNED}",
-    "phantom": "application/jwt",
-}
 HINTS = {
     400: "it may not answer for this kind of token (oidc-provider says 400 for a JWT), or wants another client authentication",
     401: "it refused our own client authentication (Authlib says 401 for a token with an empty scope, too)",
@@ -47,7 +42,8 @@ HINTS = {
     404: "there is no introspection endpoint",
     405: "it is no introspection endpoint",
 }
-NOT_OUR_CLIENTS_FAULT = frozenset(range(400, 500)) - {408, 429}
+FAILING = frozenset({408, 429, *range(500, 600)})
+REFUSING = frozenset(range(400, 500)) - FAILING  # the endpoint works, and says that it is not going to answer
 EMPTY = FrozenDict()
 
 logger = logging.getLogger("ticketgate")
@@ -65,7 +61,7 @@ class _Settings:
     timeout: float
     max_bytes: int
     accept_missing_audience: bool
-    accept_audience: frozenset[str]
+    our_names: frozenset[str]
 
 
 class Introspection:
@@ -78,8 +74,9 @@ class Introspection:
     ``"phantom"`` where it hands out a JWT access token for the opaque one.  Both are kept as ``phantom``.
 
     Answers are remembered for ``cache_ttl`` seconds, refusals for ``negative_ttl``, at most ``cache_size`` of
-    each; 0 switches either off.  At most ``max_concurrency`` requests run at once and ``max_waiting`` more wait
-    for their turn.  ``timeout`` (seconds, in total) and ``max_bytes`` bound each.
+    each; 0 switches either off.  At most ``max_concurrency`` requests run at once, a quarter of which is kept for
+    tokens that were active before, and ``max_waiting`` more of either kind wait for their turn.  ``timeout``
+    (seconds, in total) and ``max_bytes`` bound each.
     ``accept_missing_audience`` lets pass what names no audience: then any API's token opens this one.
 
     Raises `ConfigurationError` for what cannot work or is not safe.
@@ -134,7 +131,7 @@ class Introspection:
             timeout=timeout,
             max_bytes=max_bytes,
             accept_missing_audience=accept_missing_audience,
-            accept_audience=frozenset(accept_audience),
+            our_names=frozenset(accept_audience) | ({auth.client_id} - {""}),
         )
         self.decryption_keys = decryption_keys_of(decryption_keys)
         if accept_missing_audience:
@@ -184,9 +181,8 @@ class Inspector:
         self._others: BoundedCache[bytes, Answer] = BoundedCache(
             settings.cache_size if settings.negative_ttl else 0
         )
-        self._lane = Lane(self, settings.max_concurrency, settings.max_waiting)
-        self._trouble = Backoff()
-        self._open_until = -math.inf
+        self._circuit = Circuit(settings.max_concurrency, settings.max_waiting)
+        self._replies = Replies(issuer, settings.expect, settings.our_names, introspection.decryption_keys)
 
     def remembered(self, name: bytes, now: Now, within: float = math.inf) -> AccessToken | None:
         """The token of an active answer that is not older than ``within`` seconds, or None."""
@@ -195,45 +191,52 @@ class Inspector:
             return None
         return answer.token if now.monotonic - answer.asked_at <= within else None
 
-    def ask(self, raw: bytes, name: bytes, now: Now, around: Surroundings) -> Flow[AccessToken]:
+    def ask(
+        self, raw: bytes, name: bytes, now: Now, around: Surroundings, *, verified: bool = False
+    ) -> Flow[AccessToken]:
         """The access token that ``raw`` is, by a new answer of the issuer.
 
-        Raises `InvalidToken` where it is not active or not for us, `IssuerUnavailable` where that cannot be known.
+        ``verified`` says that the token is known to be genuine.  Raises `InvalidToken` where it is not active or
+        not for us, `IssuerUnavailable` where that cannot be known.
         """
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
-        answer = yield from once((self, name), partial(self._inquire, raw, name, around))
+        known = verified or self._circuit.was_active(name, now.wall)
+        answer = yield from once((self, name), partial(self._inquire, raw, name, known, around))
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
             raise InvalidToken(answer.reason)
         return answer.token
 
-    def _inquire(self, raw: bytes, name: bytes, around: Surroundings) -> Flow[Answer | Unavailable]:
+    def _inquire(
+        self, raw: bytes, name: bytes, known: bool, around: Surroundings
+    ) -> Flow[Answer | Unavailable]:
         """One request to the endpoint, whoever waits for it; never raises for what comes back."""
-        started = around.clock.monotonic()
-        if started < self._open_until:
-            return Unavailable(max(1, math.ceil(self._open_until - started)))
-        if self._trouble.failures >= FAILURES_UNTIL_OPEN:
-            self._open_until = started + self._settings.timeout  # this one tries; the others wait for it
+        started, circuit = around.clock.monotonic(), self._circuit
+        if seconds := circuit.seconds_closed(name, known, started):
+            return Unavailable(seconds)
+        yield from self._resolve_doubts(around)
         try:
-            reply = yield from self._exchange(raw, started, around)
-            response, phantom = yield from self._read(reply, around)
+            reply = yield from self._exchange(raw, circuit.lane(known), around)
+            rules = self._rules(around.clock.wall())
+            response, phantom = yield from self._replies.read(reply, rules, around)
         except IssuerUnavailable as error:
             return Unavailable(error.retry_after)
         except (FetchFailed, ValueError, InvalidToken) as error:
-            return self._failed(error, around)
-        self._trouble, self._open_until = Backoff(), -math.inf
+            seconds = self._failed(error, name, known, around)
+            yield from self._resolve_doubts(around)
+            return Unavailable(seconds)
+        circuit.answered(name, known)
         return self._judge(response, phantom, name, around.clock.read())
 
-    def _exchange(self, raw: bytes, now: float, around: Surroundings) -> Flow[Reply]:
+    def _exchange(self, raw: bytes, lane: Lane, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
         proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
+        mutual_tls = proof.certificate is not None
         url = self._introspection.endpoint or (
-            yield from self.issuer.metadata.endpoint(
-                "introspection_endpoint", now, mutual_tls=proof.certificate is not None
-            )
+            yield from once((self, "endpoint"), partial(self._endpoint, mutual_tls, around))
         )
         form = {"token": raw.decode("ascii"), "token_type_hint": "access_token"}
         request = form_request(
@@ -243,69 +246,42 @@ class Inspector:
             accept=ACCEPT[settings.expect],
             timeout=settings.timeout,
             max_bytes=settings.max_bytes,
-            lane=self._lane,
+            lane=lane,
         )
         return (yield from fetch(self.issuer.metadata.whereabouts.reach(request)))
 
-    def _read(self, reply: Reply, around: Surroundings) -> Flow[tuple[FrozenDict, str | None]]:
-        """The members of an answer that can be believed, and the JWT they came in.
+    def _endpoint(self, mutual_tls: bool, around: Surroundings) -> Flow[str]:
+        """Where the metadata says we must ask; without it there is no connection, whatever the token is."""
+        now = around.clock.monotonic()
+        try:
+            return (
+                yield from self.issuer.metadata.endpoint("introspection_endpoint", now, mutual_tls=mutual_tls)
+            )
+        except FetchFailed as error:
+            raise FetchFailed(str(error), error.reply, Cause.CONNECTION) from error
 
-        Raises `FetchFailed`, ValueError or `InvalidToken` for any other, `IssuerUnavailable` without keys.
-        """
-        if self._settings.expect == "phantom":
-            return (yield from self._read_phantom(reply, around))
-        if reply.status != 200:
-            raise FetchFailed(f"answered {reply.status}", reply)
-        if self._settings.expect == "jwt":
-            return (yield from self._read_signed(reply, around))
-        return _activity(parse_object(reply.body)), None
+    def _resolve_doubts(self, around: Surroundings) -> Flow[None]:
+        if self._circuit.is_in_doubt(around.clock.monotonic()):
+            yield from behind((self, "doubts"), partial(self._ask_for_ourselves, around))
 
-    def _read_signed(self, reply: Reply, around: Surroundings) -> Flow[tuple[FrozenDict, str | None]]:
-        """RFC 9701 §5: signed by the issuer, for us, just now; plain JSON is not accepted instead."""
-        _content_type_is(ACCEPT["jwt"], reply)
-        signed = self._opened(reply.body.strip())
-        jwt = yield from self._verified(signed, (SIGNED,), around)
-        _is_addressed_to({self._introspection.auth.client_id} | self._settings.accept_audience, jwt.claims)
-        was_issued_in_the_past(jwt.claims, self._rules(around.clock.wall()))
-        response = jwt.claims.get("token_introspection")
-        if not is_object(response):
-            raise ValueError("there is no token_introspection in it")
-        return _activity(response), signed.decode("ascii")
-
-    def _read_phantom(self, reply: Reply, around: Surroundings) -> Flow[tuple[FrozenDict, str | None]]:
-        """A JWT access token for the opaque one; no content where that is not active."""
-        if reply.status == 204:
-            return FrozenDict({"active": False}), None
-        if reply.status != 200:
-            raise FetchFailed(f"answered {reply.status}", reply)
-        _content_type_is(ACCEPT["phantom"], reply)
-        signed = self._opened(reply.body.strip())
-        jwt = yield from self._verified(signed, self.issuer.token_types, around)
-        check_claims(jwt.claims, self._rules(around.clock.wall()), typed=self.issuer.typed)
-        return FrozenDict({**jwt.claims, "active": True}), signed.decode("ascii")
-
-    def _opened(self, raw: bytes) -> bytes:
-        keys = self._introspection.decryption_keys
-        return keys.decrypt(raw) if keys is not None and raw.count(b".") == 4 else raw
-
-    def _verified(self, raw: bytes, types: tuple[str, ...], around: Surroundings) -> Flow[UnverifiedJWT]:
-        """The JWT in an answer, after its signature was found to be the issuer's."""
-        jwt = read(raw)
-        check_header(jwt.header, types, self.issuer.algorithms)
-        if jwt.claims.get("iss") != self.issuer.identifier:
-            raise InvalidToken("issuer", expected=self.issuer.identifier, actual=jwt.claims.get("iss"))
-        keys = yield from self.issuer.keys.find(jwt.header, around.clock.read(), around)
-        verify_signature(jwt, keys)
-        return jwt
-
-    def _rules(self, wall: float) -> Rules:
-        return Rules(wall, self._leeway, self._audiences)
+    def _ask_for_ourselves(self, around: Surroundings) -> Flow[None]:
+        """Whether the endpoint answers a question that no client chose: about a random token, any answer will do."""
+        if not self._circuit.is_in_doubt(around.clock.monotonic()):
+            return
+        question = self._circuit.own_question()
+        try:
+            reply = yield from self._exchange(secrets.token_urlsafe(32).encode(), question.lane, around)
+            if reply.status in FAILING:
+                raise FetchFailed(f"answered {reply.status}", reply)
+        except FetchFailed as error:
+            now = around.clock.read()
+            wait = retry_after(error.reply.headers, now.wall) if error.reply else 0
+            self._circuit.own_question_failed(question, str(error), error.cause, wait, now.monotonic)
+        else:
+            self._circuit.is_well()
 
     def _judge(self, response: FrozenDict, phantom: str | None, name: bytes, now: Now) -> Answer:
-        claims = FrozenDict(
-            {"iss": self.issuer.identifier}
-            | {key: value for key, value in response.items() if key != "active"}
-        )
+        claims = _claims(response, self.issuer.identifier)
         rules = self._rules(now.wall)
         try:
             if response["active"] is not True:
@@ -313,49 +289,43 @@ class Inspector:
             lenient = self._settings.accept_missing_audience
             check_introspected(claims, rules, self.issuer.identifier, accept_missing_audience=lenient)
         except InvalidToken as error:
-            until = now.monotonic + self._settings.negative_ttl
-            answer = Answer(None, error.reason, now.monotonic, until, math.inf)
-            self._others.put(name, answer)
-            return answer
+            return self._refuse(error.reason, name, now)
         token = AccessToken(claims, EMPTY, "opaque", phantom)
         until, end = now.monotonic + self._settings.cache_ttl, token.expires_at
         answer = Answer(token, "", now.monotonic, until, math.inf if end is None else end + self._leeway)
         self._active.put(name, answer)
+        self._circuit.was_called_active(name, answer.expires_at)
         return answer
 
-    def _failed(self, error: Exception, around: Surroundings) -> Unavailable:
-        """Log whose fault it probably is, and leave an endpoint alone that fails or asks for it."""
-        now, reply = around.clock.monotonic(), error.reply if isinstance(error, FetchFailed) else None
-        hint = HINTS.get(reply.status, "") if reply else ""
-        issuer = self.issuer.identifier
-        details = {"issuer": issuer}
-        logger.warning(
-            "introspection at %s failed: %s%s", issuer, error, hint and f" ({hint})", extra=details
-        )
-        if reply is not None and reply.status in NOT_OUR_CLIENTS_FAULT:
-            self._trouble, self._open_until = Backoff(), -math.inf  # it answers, so it is not dead
-            return Unavailable(1)
-        wait = retry_after(reply.headers, around.clock.wall()) if reply else 0
-        self._trouble = self._trouble.after_failure(now, 0, str(error), wait)
-        if wait or self._trouble.failures >= FAILURES_UNTIL_OPEN:
-            self._open_until = self._trouble.retry_at
-        return Unavailable(self._trouble.seconds_left(now))
+    def _refuse(self, reason: str, name: bytes, now: Now) -> Answer:
+        """Remember a refusal, and no more what was said of the token before."""
+        answer = Answer(None, reason, now.monotonic, now.monotonic + self._settings.negative_ttl, math.inf)
+        self._others.put(name, answer)
+        self._active.drop(name)
+        self._circuit.was_called_inactive(name)
+        return answer
+
+    def _rules(self, wall: float) -> Rules:
+        return Rules(wall, self._leeway, self._audiences)
+
+    def _failed(self, error: Exception, name: bytes, known: bool, around: Surroundings) -> int:
+        """Log whose fault it probably is; the seconds after which the token is worth another question."""
+        failure = error if isinstance(error, FetchFailed) else FetchFailed(str(error))
+        status = failure.reply.status if failure.reply else 0
+        issuer, hint = self.issuer.identifier, HINTS.get(status, "")
+        message, details = "introspection at %s failed: %s%s", {"issuer": issuer}
+        logger.warning(message, issuer, error, hint and f" ({hint})", extra=details)
+        if status in REFUSING:
+            self._circuit.answered(name, known)
+            return 1
+        now = around.clock.read()
+        wait = retry_after(failure.reply.headers, now.wall) if failure.reply else 0
+        return self._circuit.failed(name, known, str(error), failure.cause, wait, now.monotonic)
 
 
-def _activity(response: FrozenDict) -> FrozenDict:
-    """RFC 7662 §2.2: ``active`` is a JSON boolean, and nothing else is nearly one."""
-    if not isinstance(response.get("active"), bool):
-        raise ValueError("active is neither true nor false")
-    return response
-
-
-def _content_type_is(expected: str, reply: Reply) -> None:
-    found = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found != expected:
-        raise ValueError(f"its content type is {ascii(found)[:80]}, not {expected}")
-
-
-def _is_addressed_to(names: frozenset[str] | set[str], claims: FrozenDict) -> None:
-    aud = claims.get("aud")
-    if not any(name in names for name in (aud if is_array(aud) else (aud,)) if name):
-        raise ValueError("it is addressed to somebody else")
+def _claims(response: FrozenDict, issuer: str) -> FrozenDict:
+    """What an answer says of the token: null counts as absent, and so does the empty ``sub`` of a client's token."""
+    members = {name: value for name, value in without_nulls(response).items() if name != "active"}
+    if members.get("sub") == "":
+        del members["sub"]
+    return FrozenDict({"iss": issuer} | members)

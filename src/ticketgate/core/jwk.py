@@ -1,6 +1,6 @@
 """One JSON Web Key: from a member of a JWK Set to a key that verifies one algorithm, or the reason why not.
 
-RFC 7517 §4, RFC 7518 §3 and §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
+RFC 7517 §4 (no certificate is validated), RFC 7518 §3 and §6, RFC 8037 §2, RFC 8725 §3.1-3.5, RFC 9864 §2.
 
 Signatures are verified by cryptography directly: what an algorithm needs is made once, with the key.
 """
@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from joserfc.jwk import JWKRegistry
 
 from ticketgate.core.jwt import decode_base64url
-from ticketgate.core.strict_json import is_array, is_object
+from ticketgate.core.strict_json import is_array, is_object, without_nulls
+from ticketgate.core.x5c import CertificateThumbprint, first_certificate, thumbprints
 
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 RSA_BITS = range(2_048, 8_193)
@@ -71,6 +72,8 @@ class Key:
     kid: str | None
     algorithm: str
     thumbprint: str
+    certificates: frozenset[CertificateThumbprint] = field(repr=False)
+    """The names of the key's certificate (RFC 7517 §4.8 and §4.9); nobody checked the certificate itself."""
     verify: Verify = field(repr=False)
     """Whether (message, signature) was signed by this key."""
 
@@ -84,9 +87,11 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     """The key that ``jwk`` describes, once for each of ``algorithms`` it serves.  Raises `UnusableKey`.
 
     A JWK that names its ``alg`` serves that one only; one without serves all that fit its type and curve.
+    Members that are null count as absent.
     """
     if not is_object(jwk):
         raise UnusableKey("it is not an object")
+    jwk = without_nulls(jwk)
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise UnusableKey("its kid is not a string")
@@ -94,7 +99,20 @@ def import_key(jwk: Any, algorithms: tuple[str, ...]) -> tuple[Key, ...]:
     _is_for_verifying(jwk)
     served = dict.fromkeys(map(operation, _algorithms(jwk, algorithms)))
     thumbprint, public = _public_key(_material(jwk))
-    return tuple(Key(kid, algorithm, thumbprint, _verifier(algorithm, public)) for algorithm in served)
+    certificates = _certificates(jwk, public)
+    return tuple(
+        Key(kid, algorithm, thumbprint, certificates, _verifier(algorithm, public)) for algorithm in served
+    )
+
+
+def _certificates(jwk: Mapping[str, Any], public: Any) -> frozenset[CertificateThumbprint]:
+    """What the key's certificate is called; that in ``x5c`` must hold the same key (RFC 7517 §4.7)."""
+    certificate = first_certificate(jwk.get("x5c"))
+    if certificate is None:
+        return thumbprints(jwk)
+    if certificate.public_key != public:
+        raise UnusableKey("its x5c is the certificate of another key")
+    return thumbprints(jwk) | certificate.thumbprints
 
 
 def _is_public(jwk: Mapping[str, Any]) -> None:

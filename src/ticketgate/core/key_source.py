@@ -153,7 +153,7 @@ class KeySource:
         """
         if held.is_static or held.fetched_at >= now.monotonic:
             return None
-        name = header.get("kid"), header["alg"]
+        name = KeySet.wanted(header)
         if not self._looks.is_in_vain(name, now.monotonic):
             newer = yield from self._newer(suits, held, now, around)
             if newer is not None:

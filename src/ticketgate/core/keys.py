@@ -1,17 +1,26 @@
 """The usable keys of a JWK Set, and the choice of one.
 
-RFC 7517 §5, RFC 7515 §4.1.4, RFC 8725 §3.1.
+RFC 7517 §5, RFC 7515 §4.1.4, §4.1.7 and §4.1.8, RFC 8725 §3.1.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ticketgate.core.jwk import Key, UnusableKey, import_key, operation
-from ticketgate.core.strict_json import is_array, is_object, parse_object
+from ticketgate.core.strict_json import is_array, is_object, parse_document
+from ticketgate.core.x5c import CertificateThumbprint, thumbprints
 from ticketgate.errors import ConfigurationError
 
 MAX_CANDIDATES = 4
+
+
+class WantedKey(NamedTuple):
+    """The key that a token's header names, as far as it names one."""
+
+    kid: str | None
+    certificates: frozenset[CertificateThumbprint]
+    algorithm: str
 
 
 class KeySet:
@@ -34,18 +43,24 @@ class KeySet:
     def candidates(self, header: Mapping[str, Any]) -> tuple[Key, ...]:
         """The keys that may have signed under ``header``, at most four (RFC 7515 §4.1.4, RFC 7517 §4.5).
 
-        A token without a key id is only matched where exactly one key fits its algorithm.
+        The key id decides where there is one, then the certificate's thumbprint.  A token without either is
+        only matched where exactly one key fits its algorithm.
         """
         kid = header.get("kid")
         found = self._found.get((kid, operation(header["alg"])), ())
-        if kid is None and len(found) > 1:
-            return ()
+        if kid is None:
+            found = _of_certificate(found, thumbprints(header))
         return found[:MAX_CANDIDATES]
 
     def missing(self, others: Iterable[Key]) -> tuple[Key, ...]:
         """Those of ``others`` that are not in it, compared by their content."""
         ours = self._contents()
         return tuple(key for key in others if _content(key) not in ours)
+
+    @staticmethod
+    def wanted(header: Mapping[str, Any]) -> "WantedKey":
+        """What `candidates` looks for, to remember what was looked for in vain."""
+        return WantedKey(header.get("kid"), thumbprints(header), header["alg"])
 
     def same_as(self, other: "KeySet | None") -> bool:
         """Whether both hold the same keys under the same names, compared by their content."""
@@ -55,12 +70,20 @@ class KeySet:
         """The key ids in it; keys without one go by their thumbprint."""
         return frozenset(key.kid or key.thumbprint for key in self.keys)
 
-    def _contents(self) -> frozenset[tuple[str | None, str, str]]:
+    def _contents(self) -> frozenset[tuple[object, ...]]:
         return frozenset(map(_content, self.keys))
 
 
-def _content(key: Key) -> tuple[str | None, str, str]:
-    return key.kid, key.algorithm, key.thumbprint
+def _content(key: Key) -> tuple[object, ...]:
+    return key.kid, key.algorithm, key.thumbprint, key.certificates
+
+
+def _of_certificate(keys: tuple[Key, ...], names: frozenset[CertificateThumbprint]) -> tuple[Key, ...]:
+    """Those of ``keys`` that go by one of ``names``; else the only one, unless its certificate has other names."""
+    named = tuple(key for key in keys if not names.isdisjoint(key.certificates))
+    if named:
+        return named
+    return keys if len(keys) == 1 and not (names and keys[0].certificates) else ()
 
 
 def static_jwk_set(jwks: Mapping[str, Any], algorithms: tuple[str, ...], max_keys: int = 100) -> KeySet:
@@ -76,7 +99,7 @@ def parse_jwk_set(raw: bytes, algorithms: tuple[str, ...], max_keys: int) -> Key
 
     Raises ValueError for what is no JWK Set, and for one without any usable key (RFC 7517 §5).
     """
-    members = parse_object(raw).get("keys")
+    members = parse_document(raw).get("keys")
     if not is_array(members):
         raise ValueError("there is no array of keys in it")
     keys: list[Key] = []

@@ -4,15 +4,12 @@ RFC 7517 §5, RFC 9110 §10.2.3 (Retry-After).  `freshness` says what else bound
 """
 
 import math
-from typing import TypeAlias
 
 from ticketgate.core.freshness import Budget
+from ticketgate.core.keys import WantedKey
 
 MAX_IN_VAIN = 1_000
 MAX_KEY_ID = 200
-
-KeyName: TypeAlias = tuple[str | None, str]
-"""The key id and the algorithm that a token's header names."""
 
 
 class Looks:
@@ -23,7 +20,7 @@ class Looks:
         self._cooldown = cooldown
         self._budget = Budget(cooldown)
         self._closed_until = -math.inf
-        self._in_vain: dict[KeyName, float] = {}
+        self._in_vain: dict[WantedKey, float] = {}
 
     def __len__(self) -> int:
         return len(self._in_vain)
@@ -44,20 +41,20 @@ class Looks:
         """Leave the issuer alone, as it asked for."""
         self._closed_until = until
 
-    def remember(self, name: KeyName, now: float) -> None:
+    def remember(self, name: WantedKey, now: float) -> None:
         """The issuer has no key of this name; one confused client does not spend the budget with it."""
-        if len(self._in_vain) < MAX_IN_VAIN and len(name[0] or "") <= MAX_KEY_ID:
+        if len(self._in_vain) < MAX_IN_VAIN and len(name.kid or "") <= MAX_KEY_ID:
             self._in_vain[name] = now + self._cooldown
 
     def forget(self) -> None:
         """There is a new answer of the issuer."""
         self._in_vain = {}
 
-    def is_in_vain(self, name: KeyName, now: float) -> bool:
+    def is_in_vain(self, name: WantedKey, now: float) -> bool:
         """Whether the issuer was asked for ``name`` less than a cooldown ago, and had no such key."""
         return self._in_vain.get(name, -math.inf) > now
 
-    def wait(self, name: KeyName, now: float) -> float:
+    def wait(self, name: WantedKey, now: float) -> float:
         """How many seconds after ``now`` it is worth asking for ``name`` again."""
         in_vain = self._in_vain.get(name, -math.inf) - now
         return max(in_vain, self._budget.wait(now), self._closed_until - now)

@@ -5,7 +5,7 @@ RFC 8414 §3, OpenID Connect Discovery 1.0 §4.
 
 from urllib.parse import urlsplit
 
-from ticketgate.core.strict_json import FrozenDict, parse_object
+from ticketgate.core.strict_json import FrozenDict, parse_document
 from ticketgate.core.web_address import origin
 
 RFC8414, OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
@@ -22,8 +22,11 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
 
 
 def parse_metadata(raw: bytes, issuer: str) -> FrozenDict:
-    """The metadata of ``issuer``.  Raises ValueError for a document that is not its own (RFC 8414 §3.3)."""
-    document = parse_object(raw)
+    """The metadata of ``issuer``; members that are null are left out (RFC 8414 §3.2).
+
+    Raises ValueError for a document that is not its own (RFC 8414 §3.3).
+    """
+    document = parse_document(raw)
     _issuer_is(document.get("issuer"), issuer)
     return document
 

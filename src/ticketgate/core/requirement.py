@@ -174,13 +174,18 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def scope(*values: str) -> Requirement:
-    """All of these scopes (RFC 6749 §3.3).  Raises `ConfigurationError` for none, or for what is no scope."""
+    """All of these scopes (RFC 6749 §3.3).  Raises `ConfigurationError` for none, or for what is not a scope."""
     for value in values:
-        if isinstance(value, str) and not SCOPE_CHARACTERS.issuperset(value):
+        if not is_scope_token(value):
             raise ConfigurationError(
-                f"{value!r} is no scope: write one value each, like scope('read', 'write')"
+                f"{value!r} is not a scope: write one value each, like scope('read', 'write')"
             )
     return _all("scope", values)
+
+
+def is_scope_token(value: Any) -> bool:
+    """Whether ``value`` is one scope (RFC 6749 §3.3)."""
+    return isinstance(value, str) and value != "" and SCOPE_CHARACTERS.issuperset(value)
 
 
 def role(*values: str) -> Requirement:

@@ -260,7 +260,7 @@ class ResourceServer:
         """
         name = sha256(raw).digest() + (b"" if token.kind == "opaque" else b" confirmed")
         if inspector.remembered(name, now, within) is None:
-            _ = yield from inspector.ask(raw, name, now, self._around)
+            _ = yield from inspector.ask(raw, name, now, self._around, verified=True)
 
     def _issuer_named(self, iss: Any) -> Issuer | None:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""

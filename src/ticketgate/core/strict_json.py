@@ -5,9 +5,10 @@ UTF-8 only, no duplicate names, no NaN or infinite numbers, no lone surrogates, 
 Reading takes time proportional to the size of the input, whatever it holds.
 """
 
+import codecs
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeGuard
 
 MAX_DEPTH = 64
@@ -64,8 +65,13 @@ def is_array(value: Any) -> TypeGuard[tuple[Any, ...]]:
 
 
 def as_number(value: Any) -> float | None:
-    """The number that ``value`` is; None for everything else, true and false among it."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The number that ``value`` is; None for everything else, for true and false, and for a number beyond a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def is_object(value: Any) -> TypeGuard[FrozenDict]:
@@ -79,6 +85,19 @@ def parse_object(raw: bytes) -> FrozenDict:
     if not is_object(value):
         raise ValueError("not a JSON object")
     return value
+
+
+def parse_document(raw: bytes) -> FrozenDict:
+    """The JSON object that an issuer published: null members count as absent, and a byte order mark is skipped.
+
+    RFC 8259 §8.1 lets a parser ignore the mark.  Never for tokens.  Raises ValueError as `parse_object` does.
+    """
+    return without_nulls(parse_object(raw.removeprefix(codecs.BOM_UTF8)))
+
+
+def without_nulls(members: Mapping[str, Any]) -> FrozenDict:
+    """``members`` without those that are null."""
+    return FrozenDict({name: value for name, value in members.items() if value is not None})
 
 
 def _parse(raw: bytes) -> Any:

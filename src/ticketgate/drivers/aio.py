@@ -157,6 +157,7 @@ class Driver:
         return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
 
     async def _fetch(self, request: HttpRequest) -> Reply:
+        must_wait = self._is_full(request.lane)
         try:
             async with (
                 asyncio.timeout(request.timeout),
@@ -165,7 +166,7 @@ class Driver:
             ):
                 return await _exchange(client, request)
         except TimeoutError as error:
-            raise too_slow(request) from error
+            raise (too_many() if must_wait else too_slow(request)) from error
         except Exception as error:
             raise failed(error) from None  # what it was made of may quote a secret
 
@@ -175,7 +176,7 @@ class Driver:
         if lane is None:
             yield
             return
-        places = self._on_this_loop().lanes.setdefault(lane.name, Places(asyncio.Semaphore(lane.width)))
+        places = self._places(lane)
         if places.free.locked() and places.waiting >= lane.queue:
             raise too_many()
         places.waiting += 1
@@ -184,9 +185,17 @@ class Driver:
         finally:
             places.waiting -= 1
         try:
-            yield
+            async with self._turn(lane.inside):
+                yield
         finally:
             places.free.release()
+
+    def _is_full(self, lane: Lane | None) -> bool:
+        """Whether an exchange must wait for its turn: then its time may run out before anybody was asked."""
+        return lane is not None and (self._places(lane).free.locked() or self._is_full(lane.inside))
+
+    def _places(self, lane: Lane) -> "Places":
+        return self._on_this_loop().lanes.setdefault(lane.name, Places(asyncio.Semaphore(lane.width)))
 
     async def _open_client(self, request: HttpRequest) -> Any:
         if self._client is not None:

@@ -142,7 +142,7 @@ class Driver:
 
     def _fetch(self, request: HttpRequest) -> Reply:
         deadline = time.monotonic() + request.timeout
-        with self._turn(request):
+        with self._turn(request.lane, deadline) as had_to_wait:
             outcome: Future[Reply] = Future()
             line = Line()
             _thread(partial(self._exchange, request, line, outcome))
@@ -150,19 +150,21 @@ class Driver:
                 return outcome.result(deadline - time.monotonic())
             except TimeoutError as error:
                 line.cut()
-                raise too_slow(request) from error
+                raise (too_many() if had_to_wait else too_slow(request)) from error
 
     @contextmanager
-    def _turn(self, request: HttpRequest) -> Generator[None, None, None]:
-        """Hold a place in the lane; waits for one where others may still wait."""
-        if request.lane is None:
-            yield
+    def _turn(self, lane: Lane | None, deadline: float) -> Generator[bool, None, None]:
+        """Hold a place in the lane; waits for one where others may still wait, and says whether it did."""
+        if lane is None:
+            yield False
             return
-        places = self._in_this_process().places(request.lane)
-        if not places.enter(request.lane.queue, request.timeout):
+        places = self._in_this_process().places(lane)
+        had_to_wait = not places.free.acquire(blocking=False)
+        if had_to_wait and not places.wait(lane.queue, deadline):
             raise too_many()
         try:
-            yield
+            with self._turn(lane.inside, deadline) as had_to_wait_inside:
+                yield had_to_wait or had_to_wait_inside
         finally:
             places.free.release()
 
@@ -191,16 +193,14 @@ class Places:
         self._waiting = 0
         self._lock = Lock()
 
-    def enter(self, queue: int, timeout: float) -> bool:
-        """Whether there was a place within ``timeout`` seconds; not more than ``queue`` wait for one."""
-        if self.free.acquire(blocking=False):
-            return True
+    def wait(self, queue: int, deadline: float) -> bool:
+        """Whether there was a place before ``deadline``; not more than ``queue`` wait for one."""
         with self._lock:
             if self._waiting >= queue:
                 return False
             self._waiting += 1
         try:
-            return self.free.acquire(timeout=timeout)
+            return self.free.acquire(timeout=max(0.0, deadline - time.monotonic()))
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -5,17 +5,21 @@ asked for, in no content coding; every way to have no answer becomes `FetchFaile
 The total time of an exchange is the driver's to keep.
 """
 
+import errno
 import ssl
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
-from ticketgate.core.flow import Certificate, Connection, FetchFailed, HttpRequest, Reply
+from ticketgate.core.flow import Cause, Certificate, Connection, FetchFailed, HttpRequest, Reply
 from ticketgate.drivers.proxies import proxy_for
 
 QUOTABLE = {"OSError", "TransportError"}
 ABOUT_US = {"LocalProtocolError", "UnsupportedProtocol"}
+CONNECT_SHARE = 0.8  # of the total time, so that a server that is not there can be told from a slow one
+UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError"}
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
 @cache
@@ -45,7 +49,7 @@ def stream_arguments(request: HttpRequest) -> dict[str, Any]:
         "url": request.url,
         "content": request.body,
         "headers": {"Accept-Encoding": "identity", "User-Agent": "ticketgate", **request.headers},
-        "timeout": request.timeout,
+        "timeout": (CONNECT_SHARE * request.timeout, *(request.timeout,) * 3),
         "follow_redirects": False,
     }
 
@@ -83,13 +87,32 @@ def failed(error: Exception) -> FetchFailed:
     name = type(error).__name__
     kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: a client may be of httpx's successor
     if kinds.isdisjoint(QUOTABLE) or not kinds.isdisjoint(ABOUT_US):
-        return FetchFailed(name)
-    return FetchFailed(f"{name}: {ascii(str(error))[1:-1][:200]}")
+        return FetchFailed(name, cause=_cause(error))
+    return FetchFailed(f"{name}: {ascii(str(error))[1:-1][:200]}", cause=_cause(error))
+
+
+def _cause(error: Exception) -> Cause:
+    """By name, since a client with httpx's interface has errors of its own; before its limits, ours decide."""
+    if type(error).__name__ == "PoolTimeout" or _is_out_of_resources(error):
+        return Cause.LIMIT
+    return Cause.CONNECTION if type(error).__name__ in UNREACHABLE else Cause.EXCHANGE
+
+
+def _is_out_of_resources(error: BaseException | None) -> bool:
+    """Whether this process or machine has no socket left for a connection."""
+    if error is None:
+        return False
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(_is_out_of_resources, group.exceptions))
+    if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+        return True
+    return _is_out_of_resources(error.__cause__ or error.__context__)
 
 
 def too_many() -> FetchFailed:
-    """The lane of an exchange is full, and so is its queue."""
-    return FetchFailed("too many exchanges are under way already")
+    """The lane of an exchange is full and so is its queue, or waiting for a place took too long."""
+    return FetchFailed("too many exchanges are under way already", cause=Cause.LIMIT)
 
 
 def too_slow(request: HttpRequest) -> FetchFailed:

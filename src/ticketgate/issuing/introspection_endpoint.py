@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ticketgate.core.claims import Rules, expires_in_the_future, is_valid_already
-from ticketgate.core.introspection import SIGNED
+from ticketgate.core.introspection_replies import SIGNED
 from ticketgate.core.jwt import looks_like_a_jwt, media_type, read, verify_signature
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import InvalidToken
