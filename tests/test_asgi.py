@@ -41,14 +41,18 @@ async def echo(websocket):
     await websocket.close()
 
 
+async def guarded_echo(websocket):
+    await echo(websocket)
+
+
 ROUTES = [
     Route("/health", show),
     Route("/docs/{rest:path}", show),
     Route("/me", show),
     Route("/whoami", whoami),
     WebSocketRoute("/ws", echo),
-    WebSocketRoute("/ws/orders", requires(scope("orders:read"))(echo)),
-    WebSocketRoute("/ws/admin", requires(scope("admin"))(echo)),
+    WebSocketRoute("/ws/orders", requires(scope("orders:read"))(guarded_echo)),
+    WebSocketRoute("/ws/admin", requires(scope("admin"))(guarded_echo)),
 ]
 
 

@@ -6,7 +6,7 @@ Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ from ticketgate.core.subprotocol import offered_token
 from ticketgate.drivers import expiry
 from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.errors import CannotDecide, InvalidToken, OAuthError
+from ticketgate.placement import Placement, layers
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,7 +32,6 @@ Verdict: TypeAlias = tuple[Gate[Driver], AccessToken | None, Any]
 """A gate, the token that its server accepted, and the application that the gate is part of, if it is in one."""
 
 POLICY_VIOLATION = 1008
-MOST_LAYERS = 50
 
 logger = logging.getLogger("ticketgate")
 
@@ -98,6 +98,7 @@ class AccessTokenMiddleware:
         self._gate = Gate(server, driver or default_driver(), error_body)
         self._accept_expired_connections = accept_expired_connections
         self._accept_subprotocol_token = accept_subprotocol_token
+        self._placement = Placement(app)
         self._knows_about_cors = False
         self._warn_about_cors()
         _log_relaxations(accept_expired_connections, accept_subprotocol_token)
@@ -106,11 +107,14 @@ class AccessTokenMiddleware:
         """One connection, as the ASGI specification wants it."""
         if scope["type"] not in {"http", "websocket"}:
             self._warn_about_cors()  # what is added later is there by now
+            self._placement.scan()
             await self.app(scope, receive, send)
             return
         if self._accept_subprotocol_token and scope["type"] == "websocket":
             send = _take_offered_token(scope, send)
         refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
+        if refusal is None:
+            refusal = self._placement.refusal(scope)
         if refusal is not None:
             await respond(refusal, scope, send)
             return
@@ -160,15 +164,6 @@ def _has_cors(app: Any) -> bool:
         if isinstance(inside, list):
             added.extend(getattr(entry, "cls", None) for entry in inside)
     return any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls in added)
-
-
-def layers(app: Any) -> Iterator[Any]:
-    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
-    for _ in range(MOST_LAYERS):
-        yield app
-        app = getattr(app, "app", None)
-        if app is None:
-            return
 
 
 def _log_relaxations(accept_expired_connections: bool, accept_subprotocol_token: bool) -> None:
