@@ -42,7 +42,10 @@ def asgi_app() -> Any:
         return JSONResponse({"sub": token.subject if token else None})
 
     def guarded(needed):
-        return ticketgate_starlette.requires(*needed)(show) if needed else show
+        async def endpoint(request):
+            return await show(request)
+
+        return ticketgate_starlette.requires(*needed)(endpoint) if needed else show
 
     methods = ["GET", "OPTIONS"]
     inner = Starlette(

@@ -23,6 +23,7 @@ CORE, ERRORS, DRIVERS = "ticketgate.core", "ticketgate.errors", "ticketgate.driv
 EVENTS = "ticketgate.events"
 LAYERS = "ticketgate.asgi_layers"
 ASGI, WSGI, STARLETTE = "ticketgate.asgi", "ticketgate.wsgi", "ticketgate.starlette"
+PLACEMENT = "ticketgate.placement"
 HOST = {CORE, ERRORS, DRIVERS}
 EVERYTHING = None
 
@@ -31,15 +32,16 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     EVENTS: set(),
     CORE: {ERRORS, EVENTS, "joserfc", "cachetools"},
     DRIVERS: {CORE, ERRORS, "httpx", "anyio"},
-    LAYERS: set(),
-    ASGI: HOST | {LAYERS},
+    LAYERS: {PLACEMENT},
+    ASGI: HOST | {LAYERS, PLACEMENT},
     WSGI: HOST,
-    STARLETTE: HOST | {ASGI, "ticketgate.dependants", "starlette"},
+    PLACEMENT: {CORE},
+    STARLETTE: HOST | {ASGI, PLACEMENT, "ticketgate.dependants", "starlette"},
     "ticketgate.dependants": {CORE},
     "ticketgate.fastapi": HOST
-    | {ASGI, STARLETTE, "ticketgate.dependants", "ticketgate.openapi", "fastapi", "starlette"},
-    "ticketgate.openapi": HOST | {ASGI, STARLETTE, "fastapi", "starlette"},
-    "ticketgate.flask": HOST | {WSGI, "flask", "werkzeug"},
+    | {ASGI, STARLETTE, PLACEMENT, "ticketgate.dependants", "ticketgate.openapi", "fastapi", "starlette"},
+    "ticketgate.openapi": HOST | {ASGI, STARLETTE, PLACEMENT, "fastapi", "starlette"},
+    "ticketgate.flask": HOST | {WSGI, PLACEMENT, "flask", "werkzeug"},
     "ticketgate.django": HOST | {"django", "asgiref"},
     "ticketgate.django.spectacular": HOST | {"ticketgate.rest_framework", "drf_spectacular"},
     "ticketgate.rest_framework": HOST | {"ticketgate.django", "rest_framework"},

@@ -41,14 +41,18 @@ async def echo(websocket):
     await websocket.close()
 
 
+async def guarded_echo(websocket):
+    await echo(websocket)
+
+
 ROUTES = [
     Route("/health", show),
     Route("/docs/{rest:path}", show),
     Route("/me", show),
     Route("/whoami", whoami),
     WebSocketRoute("/ws", echo),
-    WebSocketRoute("/ws/orders", requires(scope("orders:read"))(echo)),
-    WebSocketRoute("/ws/admin", requires(scope("admin"))(echo)),
+    WebSocketRoute("/ws/orders", requires(scope("orders:read"))(guarded_echo)),
+    WebSocketRoute("/ws/admin", requires(scope("admin"))(guarded_echo)),
 ]
 
 
@@ -118,6 +122,109 @@ def test_a_handshake_is_never_taken_for_a_preflight():
     headers = [(b"origin", b"x"), (b"access-control-request-method", b"GET")]
     (message,) = call(guarded(), type="websocket", path="/ws", headers=headers)
     assert message["type"] == "websocket.close"
+
+
+GOOD = token(scope="orders:read")
+
+
+def offer(*fields, **options):
+    """What is sent, and what the application got, for a WebSocket with these Sec-WebSocket-Protocol fields."""
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await send({"type": "websocket.accept", "subprotocol": None})
+
+    headers = [(b"sec-websocket-protocol", field) for field in fields] + options.pop("headers", [])
+    kept = list(headers)
+    settings = {"accept_subprotocol_token": True} | options
+    path = settings.pop("path", "/ws")
+    extensions = {"websocket.http.response": {}}
+    scope = {"type": "websocket", "path": path, "headers": headers, "extensions": extensions}
+    (first, *_) = call(guarded(app, **settings), **scope, subprotocols=["as the server reads it"])
+    assert headers == kept  # the server's own list
+    return first, scopes
+
+
+@pytest.mark.parametrize(
+    "fields", [[b"bearer, %s" % GOOD], [b"bearer", GOOD], [b"chat, bearer,%s,v2" % GOOD]]
+)
+def test_a_token_that_is_offered_as_a_subprotocol_is_taken(fields):
+    first, (scope,) = offer(*fields)
+    assert first == {"type": "websocket.accept", "subprotocol": "bearer"}
+    assert scope["ticketgate.access_token"].subject == "alice"
+    others = ["chat", "v2"] if b"chat" in fields[0] else []
+    assert scope["subprotocols"] == others
+    assert scope["headers"] == ([(b"sec-websocket-protocol", b"chat, v2")] if others else [])
+    assert GOOD.decode() not in repr(scope)
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (b"chat", 401),
+        (b"bearer", 400),
+        (b"bearer, x/y", 400),
+        (b"bearer, a=", 400),
+        (b"bearer, x", 401),
+        (b"bearer, %s, bearer, x" % GOOD, 400),
+    ],
+)
+def test_a_bad_offer_is_refused(field, status):
+    first, scopes = offer(field)
+    assert (first["status"], scopes) == (status, [])
+
+
+@pytest.mark.parametrize("scheme", [b"Bearer ", b"Basic "])
+def test_an_offer_beside_an_authorization_header_is_refused(scheme):
+    first, scopes = offer(b"bearer, %s" % GOOD, headers=[(b"authorization", scheme + GOOD)])
+    assert (first["status"], scopes) == (400, [])
+
+
+def test_an_offer_counts_only_where_it_is_accepted(caplog):
+    first, scopes = offer(b"bearer, %s" % GOOD, accept_subprotocol_token=False)
+    assert (first["status"], scopes, caplog.text) == (401, [], "")
+    offer(b"bearer, %s" % GOOD)
+    (warning,) = (record for record in caplog.records if "accept_subprotocol_token" in record.getMessage())
+    assert warning.levelname == "WARNING"
+
+
+@pytest.mark.parametrize("field", [b"bearer, %s" % GOOD, b"bearer, x/y, chat", b"bearer, %s, bearer" % GOOD])
+def test_no_application_on_a_public_path_sees_an_offer(field):
+    first, (scope,) = offer(field, path="/health")
+    assert (first["subprotocol"], scope["ticketgate.access_token"]) == ("bearer", None)
+    assert GOOD.decode() not in repr(scope)
+
+
+def test_an_offer_that_only_the_server_reports_is_taken():
+    (first,) = call(
+        guarded(accept_subprotocol_token=True),
+        type="websocket",
+        path="/ws/admin",
+        subprotocols=["bearer", GOOD.decode()],
+        extensions={"websocket.http.response": {}},
+    )[:1]
+    assert first["status"] == 403
+
+
+def test_a_plain_request_offers_nothing():
+    sent = call(
+        guarded(accept_subprotocol_token=True), headers=[(b"sec-websocket-protocol", b"bearer, " + GOOD)]
+    )
+    assert sent[0]["status"] == 401
+
+
+def test_an_offered_token_can_be_judged_again():
+    """What comes after the gate looks for credentials where the gate found them."""
+    inner = guarded(Starlette(routes=ROUTES))
+    (first, *_) = call(
+        guarded(inner, accept_subprotocol_token=True),
+        type="websocket",
+        path="/ws/orders",
+        headers=[(b"sec-websocket-protocol", b"bearer, " + GOOD)],
+        subprotocols=[],
+    )
+    assert (first["type"], first["subprotocol"]) == ("websocket.accept", "bearer")
 
 
 def test_an_error_of_the_application_is_its_own():

@@ -1,19 +1,22 @@
 """The Flask extension: views, blueprints and class views, under waitress and gunicorn."""
 
+import asyncio
 import os
 import sys
+from functools import partial, wraps
 from pathlib import Path
 
 import httpx
 import pytest
 from doors import server as keyed_server
+from fault_issuer import FaultIssuer
 from flask import Blueprint, Flask
 from flask.views import MethodView
 from servers import free_port, serve_wsgi, start
 from table import KEYS
 from tokens import API, resource_server, token
 
-from ticketgate import scope
+from ticketgate import ClientSecretBasic, Introspection, Issuer, ResourceServer, scope
 from ticketgate.errors import ConfigurationError
 from ticketgate.flask import AccessTokenMiddleware, Ticketgate, access_token, requires
 
@@ -125,6 +128,83 @@ def test_without_the_extension_nothing_opens(caplog):
     with serve_wsgi(views()) as url:
         assert httpx.get(f"{url}/orders", headers=READER).status_code == 503
     assert "AccessTokenMiddleware" in caplog.text
+
+
+async def asynchronous():
+    await asyncio.sleep(0)
+    return {"sub": access_token.subject}
+
+
+class Asynchronous(MethodView):
+    @requires(scope("read"))
+    async def get(self):
+        return await asynchronous()
+
+
+def decorated(view):
+    """As decorators for async views do: they await what they are given."""
+
+    @wraps(view)
+    async def wrapper(*args, **kwargs):
+        return await view(*args, **kwargs)
+
+    return wrapper
+
+
+def with_async_views():
+    app = Flask("api")
+    confirming = requires(scope("read"), fresh_within=60)
+
+    async def confirmed():
+        return await asynchronous()
+
+    async def below_a_decorator():
+        return await asynchronous()
+
+    async def for_a_partial(number):
+        return {"number": number} | await asynchronous()
+
+    class Whole(MethodView):
+        decorators = [requires(scope("read"))]  # noqa: RUF012  as Flask has it
+
+        async def get(self):
+            return await asynchronous()
+
+    app.add_url_rule("/function", view_func=requires(scope("read"))(asynchronous))
+    app.add_url_rule("/confirmed", view_func=confirming(confirmed))
+    app.add_url_rule("/decorated", view_func=decorated(requires(scope("read"))(below_a_decorator)))
+    app.add_url_rule("/partial", "partial", requires(scope("read"))(partial(for_a_partial, 1)))
+    app.add_url_rule("/method", view_func=Asynchronous.as_view("method"))
+    app.add_url_rule("/whole", view_func=Whole.as_view("whole"))
+    return app
+
+
+@pytest.mark.parametrize("path", ["/function", "/decorated", "/partial", "/method", "/whole"])
+def test_async_views(path):
+    app = with_async_views()
+    Ticketgate(app, server=resource_server())
+    with serve_wsgi(app) as url:
+        answers = [httpx.get(url + path, headers=headers) for headers in (READER, STRANGER, {})]
+    assert [answer.status_code for answer in answers] == [200, 403, 401]
+    assert answers[0].json()["sub"] == "alice"
+    assert 'scope="read"' in answers[1].headers["WWW-Authenticate"]
+
+
+def test_an_async_view_whose_token_is_confirmed():
+    app = with_async_views()
+    Ticketgate(app, server=resource_server())
+    assert app.test_client().get("/confirmed", headers=STRANGER).status_code == 403
+    with FaultIssuer() as issuer:
+        introspection = Introspection(auth=ClientSecretBasic("api", "secret"), negative_ttl=0)
+        app = with_async_views()
+        Ticketgate(app, server=ResourceServer(API, Issuer(issuer.url, introspection=introspection)))
+        raw = issuer.token(scope="read")
+        issuer.active[raw] = {"active": True, "sub": "alice", "aud": API, "scope": "read"}
+        bearer = {"Authorization": f"Bearer {raw}"}
+        assert app.test_client().get("/confirmed", headers=bearer).status_code == 200
+        other = issuer.token(scope="read", jti="other")
+        bearer = {"Authorization": f"Bearer {other}"}
+        assert app.test_client().get("/confirmed", headers=bearer).status_code == 401
 
 
 def test_an_extension_without_a_server_is_refused():

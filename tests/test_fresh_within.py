@@ -24,11 +24,14 @@ def asgi(server):
     async def relaxed(request):
         return PlainTextResponse("open")
 
+    async def guarded(request):
+        return PlainTextResponse("open")
+
     def plain(request):
         return PlainTextResponse("open")
 
     strict = ticketgate_starlette.requires(scope("pay"), fresh_within=0)
-    routes = [Route("/relaxed", relaxed), Route("/strict", strict(relaxed)), Route("/plain", strict(plain))]
+    routes = [Route("/relaxed", relaxed), Route("/strict", strict(guarded)), Route("/plain", strict(plain))]
     return serve_asgi(ticketgate_starlette.AccessTokenMiddleware(Starlette(routes=routes), server))
 
 

@@ -35,6 +35,7 @@ from ticketgate.core.metadata import parse_metadata
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.signing_key import base64url, finish_jwt, sign_jwt
 from ticketgate.core.strict_json import FrozenDict, parse_object
+from ticketgate.core.subprotocol import offered_token
 from ticketgate.core.web_address import is_safe
 from ticketgate.demo.browser_clients import BrowserClient, BrowserClients
 from ticketgate.errors import CannotDecide, OAuthError
@@ -59,6 +60,11 @@ DECRYPTION_KEY = ECKey.generate_key("P-256", {"kid": "ours"})
 CLIENTS = Clients([Client("app", "s" * 32)])
 BROWSER_CLIENT = BrowserClient("web", frozenset(), frozenset({"http://127.0.0.1/cb"}))
 PUBLIC = PublicPaths(["/health", "/docs/*"])
+
+
+def read_offer(fields: list[bytes]) -> object:
+    offer = offered_token(fields)
+    return offer and offer.authorization()
 
 
 def claims(size: int) -> dict[str, object]:
@@ -139,6 +145,7 @@ PARSERS: dict[str, tuple[str, Callable[[bytes], object], Good]] = {
         lambda raw: World().run(PLAIN.authenticate(ResourceRequest(authorization=(raw,)))),
         b"Basic " + b"a, bearer" * 1_800,
     ),
+    "subprotocols": ("bytes", lambda raw: read_offer([raw]), b"bearer, x, " * 1_400),
     "path": ("bytes", text(PUBLIC.include), b"/docs/" + b"a/" * 8_000),
     "below a public path": ("bytes", text(lambda path: PUBLIC.include(f"/docs/{path}")), b"a/" * 8_000),
     "below a root path": ("bytes", text(lambda path: PUBLIC.include(f"/api/docs/{path}", "/api")), b"a/" * 8_000),

@@ -209,6 +209,7 @@ CASES: dict[str, Callable[[], Any]] = {
         "request.ResourceRequest", "GET", f"https://api.example/?t={CANARY}", (b"Bearer " + RAW,), (RAW,), RAW
     ),
     "signing_key.SigningKey": signing_key,
+    "subprotocol.OfferedToken": lambda: made("subprotocol.OfferedToken", "bearer", (), (RAW,)),
     "tenants.IssuerTemplate": template,
     "tenants.Tenant": lambda: made("tenants.Tenant", issuer(), 0.0),
     "token_answer.IssuedToken": lambda: made("token_answer.IssuedToken", CANARY, 60),
@@ -222,7 +223,7 @@ SHOWS_NO_SECRET = {
     "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
     "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load",
-    "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
+    "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
     "jwk.Key", "requirement.Need", "requirement.Requirement", "routes.Audit", "routes.Door", "routes.GuardedRoute",

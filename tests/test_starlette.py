@@ -1,6 +1,5 @@
 """``requires`` on everything that Starlette takes for an endpoint, under a real server."""
 
-import asyncio
 from functools import partial
 
 import httpx
@@ -12,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from tokens import NOW, resource_server, token
+from tokens import resource_server, token
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
@@ -175,41 +174,6 @@ def test_a_class_cannot_be_guarded_as_a_whole():
 def test_a_requirement_that_is_none_is_noticed_at_once(wrong):
     with pytest.raises(ConfigurationError, match="no requirement"):
         requires(wrong)
-
-
-async def listening(websocket):
-    await websocket.accept()
-    async for text in websocket.iter_text():
-        await websocket.send_text(text)
-
-
-async def pushing(websocket):
-    await websocket.accept()
-    while True:
-        await websocket.send_text("again")
-        await asyncio.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "ws"),
-    [(listening, "websockets-sansio"), (listening, "wsproto"), (pushing, "websockets-sansio")],
-)
-def test_a_websocket_is_closed_when_its_token_expires(endpoint, ws):
-    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
-    app = AccessTokenMiddleware(app, resource_server(leeway=0), close_on_expiry=True)
-    short = {"Authorization": f"Bearer {token(exp=NOW + 1).decode()}"}
-    long = {"Authorization": f"Bearer {token(exp=NOW + 600).decode()}"}
-    with serve_asgi(app, ws=ws) as url:
-        address = url.replace("http", "ws")
-        with connect(address, additional_headers=short) as websocket:
-            websocket.send("again")
-            assert websocket.recv(5) == "again"
-            with pytest.raises(ConnectionClosedError) as closed:
-                _ = [websocket.recv(5) for _ in range(1000)]
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "The access token expired")
-        with connect(address, additional_headers=long) as websocket:
-            websocket.send("again")
-            assert websocket.recv(5) == "again"
 
 
 CORS = Middleware(CORSMiddleware, allow_origins=["https://app.example"])

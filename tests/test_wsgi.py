@@ -34,8 +34,11 @@ def call(application, **environ):
     """Status, headers and body of one request, in this process."""
     started = []
     base = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SCRIPT_NAME": ""}
-    body = application(base | environ, lambda status, headers: started.append((status, dict(headers))))
-    return *started[0], b"".join(body)
+    body = application(
+        base | environ, lambda status, headers, exc_info=None: started.append((status, dict(headers)))
+    )
+    content = b"".join(body)  # a generator starts its response only now
+    return *started[0], content
 
 
 def test_a_good_token_opens_and_the_application_sees_it():

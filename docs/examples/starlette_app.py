@@ -47,6 +47,6 @@ app = Starlette(
     ],
     middleware=[  # CORS outside, so that browsers can read a 401
         Middleware(CORSMiddleware, allow_origins=["https://app.example"]),
-        Middleware(AccessTokenMiddleware, server=server, public=["/health"], close_on_expiry=True),
+        Middleware(AccessTokenMiddleware, server=server, public=["/health"]),
     ],
 )

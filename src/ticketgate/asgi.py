@@ -5,15 +5,14 @@
 Answers are those of RFC 6750 §3.  A WebSocket is refused before it is accepted.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from ticketgate.asgi_layers import cors_is_next, has_cors
-from ticketgate.asgi_layers import layers as layers
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate
@@ -21,8 +20,11 @@ from ticketgate.core.health import readiness_answer
 from ticketgate.core.public import ACCEPTED_PREFLIGHTS, PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
 from ticketgate.core.server import ResourceServer
+from ticketgate.core.subprotocol import offered_token
+from ticketgate.drivers import expiry
 from ticketgate.drivers.aio import Driver, default_driver
-from ticketgate.errors import CannotDecide, OAuthError
+from ticketgate.errors import CannotDecide, InvalidToken, OAuthError
+from ticketgate.placement import Placement
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -67,9 +69,13 @@ class AccessTokenMiddleware:
     there are ignored.  With ``optional`` a request without credentials passes as anonymous, and bad
     credentials are still refused.  ``driver`` runs the flows; without it all middlewares share one.
     ``error_body`` is given the error and makes the JSON value of an error answer's body.
-    ``close_on_expiry`` closes WebSockets, with code 1008, when the token they were opened with expires.
     ``accept_preflight`` admits whatever looks like a CORS preflight; without it only those that Starlette's or
     Litestar's CORS middleware, directly inside of this one, answers itself.
+
+    WebSockets and responses of type ``text/event-stream`` end when the token they were opened with expires (and
+    ``leeway`` has passed), see `ticketgate.drivers.expiry`; ``accept_expired_connections`` lets them go on.
+    ``accept_subprotocol_token`` also takes a token from ``new WebSocket(url, ["bearer", token])``, since a
+    browser's script can set no Authorization header there; the application sees neither of the two names.
 
     Paths are those of ``scope["path"]`` without its ``root_path``; one that routers read in several ways is public
     only if it is in each of them.  CORS middleware belongs outside of this one, so that browsers may read what is
@@ -88,75 +94,63 @@ class AccessTokenMiddleware:
         optional: bool = False,
         driver: Driver | None = None,
         error_body: ErrorBody | None = None,
-        close_on_expiry: bool = False,
         accept_preflight: bool = False,
+        accept_expired_connections: bool = False,
+        accept_subprotocol_token: bool = False,
     ) -> None:
         self.app = app
         self.server = server
         self.public = PublicPaths(public)
         self.optional = optional
         self._gate = Gate(server, driver or default_driver(), error_body)
-        self._close_on_expiry = close_on_expiry
+        self._accept_expired_connections = accept_expired_connections
+        self._accept_subprotocol_token = accept_subprotocol_token
+        self._placement = Placement(app)
         self._accept_preflight = accept_preflight
-        if accept_preflight:
-            logger.warning(ACCEPTED_PREFLIGHTS)
         self._knows_about_cors = False
         self._warn_about_cors()
+        _log_relaxations(accept_expired_connections, accept_subprotocol_token, accept_preflight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as the ASGI specification wants it."""
         if scope["type"] not in {"http", "websocket"}:
             await self._pass_lifespan(scope, receive, send)
             return
+        if self._accept_subprotocol_token and scope["type"] == "websocket":
+            send = _take_offered_token(scope, send)
         refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
+        if refusal is None:
+            refusal = self._placement.refusal(scope)
         if refusal is not None:
             await respond(refusal, scope, send)
             return
         scope["ticketgate.middleware"] = scope[self._gate.key]
         token: AccessToken | None = scope["ticketgate.access_token"]
-        ends = self._close_on_expiry and scope["type"] == "websocket"
-        if ends and token is not None and token.expires_at is not None:
-            await self._until_expiry(token, scope, receive, send)
-        else:
+        if token is None or self._accept_expired_connections:
             await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await expiry.run_http(self.app, scope, receive, send, self.server, token)
+        else:
+            await self._run_websocket(token, scope, receive, send)
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start or stop the application; a type of connection that we cannot check is refused, as ASGI has it."""
         if scope["type"] != "lifespan":
             raise ValueError(f"ASGI scope type {scope['type']!r} is not supported: nothing checks its tokens")
         self._warn_about_cors()  # what is added later is there by now
+        self._placement.scan()
         await self.app(scope, receive, send)
 
-    async def _until_expiry(self, token: AccessToken, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on a WebSocket that is closed when ``token`` expires."""
-        one_at_a_time = asyncio.Lock()
-        expired = False
+    async def _run_websocket(self, token: AccessToken, scope: Scope, receive: Receive, send: Send) -> None:
+        if token.expires_at is None:
+            await self.app(scope, receive, send)
+            return
 
-        async def send_until_then(message: MutableMapping[str, Any]) -> None:
-            async with one_at_a_time:
-                if expired:
-                    raise ConnectionError("closed: the access token expired")
-                await send(message)
+        async def refuse() -> None:
+            await respond(self._gate.answer(InvalidToken("expired")), scope, send)
 
-        async def close() -> None:
-            nonlocal expired
-            await asyncio.sleep(self.server.remaining_lifetime(token))
-            async with one_at_a_time:
-                expired = True
-                await send(
-                    {
-                        "type": "websocket.close",
-                        "code": POLICY_VIOLATION,
-                        "reason": "The access token expired",
-                    }
-                )
-
-        closing = asyncio.create_task(close())
-        try:
-            await self.app(scope, receive, send_until_then)
-        finally:
-            _ = closing.cancel()
-            _ = await asyncio.gather(closing, return_exceptions=True)
+        remaining = partial(self.server.remaining_lifetime, token)
+        await expiry.run_websocket(self.app, scope, receive, send, remaining=remaining, refuse=refuse)
 
     def _warn_about_cors(self) -> None:
         if not self._knows_about_cors and has_cors(self.app):
@@ -201,8 +195,49 @@ def _looks_like_a_preflight(scope: Scope) -> bool:
     )
 
 
+def _log_relaxations(
+    accept_expired_connections: bool, accept_subprotocol_token: bool, accept_preflight: bool
+) -> None:
+    if accept_preflight:
+        logger.warning(ACCEPTED_PREFLIGHTS)
+    if accept_expired_connections:
+        logger.warning("accept_expired_connections: WebSockets and event streams outlive their access tokens")
+    if accept_subprotocol_token:
+        logger.warning(
+            "accept_subprotocol_token: access tokens are in Sec-WebSocket-Protocol, which proxies may log"
+        )
+
+
+def _take_offered_token(scope: Scope, send: Send) -> Send:
+    """Move the token that a client offered as a subprotocol to where `admit` finds it and nobody else looks.
+
+    Returns a ``send`` that accepts with the subprotocol ``bearer`` where the application chooses none: a
+    browser closes a WebSocket whose server chose none of those it offered.
+    """
+    fields = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+    offer = offered_token(
+        fields or (name.encode("latin-1", "replace") for name in scope.get("subprotocols", ()))
+    )
+    if offer is None:
+        return send
+    others = ", ".join(offer.others).encode("latin-1")
+    scope["ticketgate.offered_token"] = offer
+    scope["subprotocols"] = list(offer.others)
+    scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"sec-websocket-protocol"]
+    scope["headers"] += [(b"sec-websocket-protocol", others)] if others else []
+
+    async def send_with_subprotocol(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+            message = {**message, "subprotocol": offer.name}
+        await send(message)
+
+    return send_with_subprotocol
+
+
 def _facts(scope: Scope) -> ResourceRequest:
     authorization = tuple(value for name, value in scope["headers"] if name == b"authorization")
+    if "ticketgate.offered_token" in scope:
+        authorization += scope["ticketgate.offered_token"].authorization()
     return ResourceRequest(scope.get("method", "GET"), authorization=authorization)
 
 

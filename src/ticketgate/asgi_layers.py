@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-MOST_LAYERS = 50
+from ticketgate.placement import MOST_LAYERS, layers
+
 CORS = ("starlette.middleware.cors:CORSMiddleware", "litestar.middleware._internal.cors:CORSMiddleware")
 STARLETTE = ("starlette.applications:Starlette", "fastapi.applications:FastAPI")
 LITESTAR = ("litestar.app:Litestar",)
@@ -17,15 +18,6 @@ AROUND_ALL_MIDDLEWARE = (  # by Starlette and FastAPI themselves; none of them r
     "fastapi.telemetry._asgi:ExceptionTelemetryMiddleware",
     "fastapi._body_limit:AppBodyLimitMiddleware",
 )
-
-
-def layers(app: Any) -> Iterator[Any]:
-    """``app``, and what it stands around, as far as middleware shows it in an attribute ``app``."""
-    for _ in range(MOST_LAYERS):
-        yield app
-        app = getattr(app, "app", None)
-        if app is None:
-            return
 
 
 def has_cors(app: Any) -> bool:

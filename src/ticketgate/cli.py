@@ -121,6 +121,9 @@ def routes(
         ),
     ],
     check: Annotated[bool, typer.Option("--check", help="Exit 1 where a route is open by accident.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count as a problem what is not understood.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List every route of an application and what it requires, from the declarations that guard it."""
@@ -137,9 +140,10 @@ def routes(
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         for methods, path, access in rows:
             typer.echo(f"{methods:{widths[0]}}  {path:{widths[1]}}  {access}")
-    for problem in found.problems:
+    problems = (*found.problems, *(found.notes if strict else ()))
+    for problem in problems:
         typer.echo(problem, err=True)
-    if check and found.problems:
+    if check and problems:
         raise typer.Exit(1)
 
 

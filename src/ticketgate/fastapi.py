@@ -10,18 +10,31 @@ and whole applications: ``APIRouter(dependencies=[Depends(requires(...))])``.
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, WebSocketException
 from fastapi.security import SecurityScopes
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, Verdict, admit, confirm, enter, layers
+from ticketgate.asgi import (
+    POLICY_VIOLATION,
+    AccessTokenMiddleware,
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    Verdict,
+    admit,
+    confirm,
+    enter,
+    respond,
+)
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, misconfigured, without_a_gate
@@ -32,7 +45,8 @@ from ticketgate.dependants import invalid_scopes, unused_scopes
 from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
 from ticketgate.openapi import install_openapi, install_swagger_login
-from ticketgate.starlette import access_token, as_response, deny, effective_routes
+from ticketgate.placement import Placement, effective_routes, layers
+from ticketgate.starlette import access_token, as_response, deny
 
 __all__ = [
     "AccessTokenMiddleware",
@@ -43,6 +57,8 @@ __all__ = [
     "install_swagger_login",
     "requires",
 ]
+
+NO_SCOPES = SecurityScopes()
 
 logger = logging.getLogger("ticketgate")
 
@@ -91,9 +107,21 @@ class Requires:
         self._fresh_within = fresh_within
         self._needed_with: dict[tuple[str, ...], Requirement] = {(): needed}
         self._own_gate: Gate[Driver] | None = None
+        setattr(self, "__call__", self._token)  # noqa: B010  where FastAPI looks whether it is async
         _ = declare(self, needed)
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> AccessToken:
+    def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes = NO_SCOPES
+    ) -> Awaitable[AccessToken]:
+        """What FastAPI calls.  Raises `ConfigurationError` at once where it is used as a decorator."""
+        if not isinstance(connection, HTTPConnection):
+            raise ConfigurationError(
+                "requires() of ticketgate.fastapi is a dependency, not a decorator:"
+                " write dependencies=[Depends(requires(...))]"
+            )
+        return self._token(connection, security_scopes)
+
+    async def _token(self, connection: "HTTPConnection[Any]", security_scopes: SecurityScopes) -> AccessToken:
         """The caller's token.  Raises `Refused`, or closes a WebSocket before it is accepted."""
         answer = await self._refusal(connection, tuple(security_scopes.scopes))
         if answer is None:
@@ -186,6 +214,7 @@ def install(
         app.state.ticketgate = server
     if public is not None:
         app.state.ticketgate_public = PublicPaths(public)
+    _refuse_misplaced(app)
     app.add_exception_handler(Refused, _respond)
     app.add_exception_handler(OAuthError, cast(Any, _respond_to_error))
     app.add_exception_handler(CannotDecide, cast(Any, _respond_to_error))
@@ -193,6 +222,27 @@ def install(
     if not guarded and getattr(app.state, "ticketgate", None) is None:
         logger.error("no resource server: write install(app, server), or add AccessTokenMiddleware first")
     _check_scopes_now_and_at_start(app)
+
+
+class PlacementMiddleware:
+    """Refuses requests for endpoints that were registered without their guard (`ticketgate.starlette.requires`)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._placement = Placement(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._placement.refusal(scope) if scope["type"] in {"http", "websocket"} else None
+        if refusal is not None:
+            await respond(refusal, scope, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _refuse_misplaced(app: FastAPI) -> None:
+    """Innermost, where requests are as the router sees them."""
+    if not any(cast(Any, middleware.cls) is PlacementMiddleware for middleware in app.user_middleware):
+        app.user_middleware.append(Middleware(PlacementMiddleware))
 
 
 async def _respond(connection: "HTTPConnection[Any]", error: Exception) -> Response:

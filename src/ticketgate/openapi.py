@@ -31,7 +31,8 @@ from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared_togethe
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.aio import default_driver
 from ticketgate.errors import ConfigurationError
-from ticketgate.starlette import called_by, effective_routes, gates_within, unwrapped
+from ticketgate.placement import effective_routes
+from ticketgate.starlette import called_by, gates_within, unwrapped
 
 logger = logging.getLogger("ticketgate")
 

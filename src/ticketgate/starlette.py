@@ -8,9 +8,9 @@ leaves an endpoint becomes a 500 before an outer middleware sees it.
 """
 
 import inspect
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
 from starlette.applications import Starlette
@@ -19,16 +19,18 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketState
 
-from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm, layers
+from ticketgate.asgi import POLICY_VIOLATION, AccessTokenMiddleware, confirm
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import Gate, without_a_gate
-from ticketgate.core.requirement import Requirement, all_of, declare
+from ticketgate.core.guards import guard
+from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.dependants import calls
 from ticketgate.drivers.aio import Driver
-from ticketgate.errors import ConfigurationError
+from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
+from ticketgate.placement import layers
 
-__all__ = ["AccessTokenMiddleware", "access_token", "requires"]
+__all__ = ["AccessTokenMiddleware", "access_token", "exception_handlers", "requires"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -61,7 +63,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> C
             )
         else:
             guarded = _guard(endpoint, needed)
-        return cast(Endpoint, declare(guarded, needed))
+        return cast(Endpoint, guard(guarded, endpoint, needed))
 
     return decorate
 
@@ -76,7 +78,10 @@ def _async_guard(
         if refusal is None and connection is not None and fresh_within is not None:
             refusal = await confirm(connection.scope, fresh_within)
         if refusal is None:
-            return await endpoint(*args, **kwargs)
+            try:
+                return await endpoint(*args, **kwargs)
+            except (OAuthError, CannotDecide) as error:
+                refusal = _raised(connection, error)
         if isinstance(connection, WebSocket):
             return await deny(connection, refusal)
         return as_response(connection, refusal)
@@ -89,7 +94,12 @@ def _guard(endpoint: Callable[..., Any], needed: Requirement) -> Callable[..., A
     def guarded(*args: Any, **kwargs: Any) -> Any:
         connection = _connection(args, kwargs)
         refusal = _refusal(connection, needed)
-        return endpoint(*args, **kwargs) if refusal is None else as_response(connection, refusal)
+        if refusal is None:
+            try:
+                return endpoint(*args, **kwargs)
+            except (OAuthError, CannotDecide) as error:
+                refusal = _raised(connection, error)
+        return as_response(connection, refusal)
 
     return guarded
 
@@ -121,6 +131,34 @@ def _refusal(connection: "HTTPConnection[Any] | None", needed: Requirement) -> A
     return gate.refusal(connection.scope["ticketgate.access_token"], needed)
 
 
+def _raised(connection: "HTTPConnection[Any] | None", error: OAuthError | CannotDecide) -> Answer:
+    """The response to an error of ours that an endpoint raised; a handler of the application comes first."""
+    handlers: Any = connection.scope.get("starlette.exception_handlers") if connection else None
+    if handlers and any(cls in handlers[0] for cls in type(error).__mro__):
+        raise error
+    return _answer(connection, error)
+
+
+def _answer(connection: "HTTPConnection[Any] | None", error: OAuthError | CannotDecide) -> Answer:
+    gate: Gate[Driver] | None = connection.scope.get("ticketgate.gate") if connection else None
+    return without_a_gate() if gate is None else gate.answer(error)
+
+
+async def _handle(connection: "HTTPConnection[Any]", error: Exception) -> Response | None:
+    answer = _answer(connection, cast("OAuthError | CannotDecide", error))
+    if not isinstance(connection, WebSocket):
+        return as_response(connection, answer)
+    await deny(connection, answer)
+    return None
+
+
+exception_handlers: Mapping[Any, Any] = MappingProxyType({OAuthError: _handle, CannotDecide: _handle})
+"""The right answers to our errors where an endpoint without `requires` raises them.
+
+    app = Starlette(routes=routes, exception_handlers=exception_handlers)
+"""
+
+
 def unwrapped(app: Any) -> tuple[Any, tuple[AccessTokenMiddleware, ...]]:
     """The application inside of other ASGI applications, and the gates around it, the outermost first."""
     gates: list[AccessTokenMiddleware] = []
@@ -142,12 +180,6 @@ def gates_within(app: Any) -> tuple[AccessTokenMiddleware, ...]:
             settings: Any = entry
             found.append(cast(Any, make)(app.router, *settings.args, **settings.kwargs))
     return tuple(found)
-
-
-def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:
-    """``routes`` as they take effect: FastAPI keeps included routers apart, and knows what their routes come to."""
-    contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
-    return routes if contexts is None else contexts(routes)
 
 
 def called_by(route: Any) -> list[Any]:

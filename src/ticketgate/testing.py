@@ -34,15 +34,18 @@ IDENTIFIER = "https://issuer.test"
 AUDIENCE = "https://api.test"
 
 
-def assert_every_route_is_guarded(app: Any) -> None:
+def assert_every_route_is_guarded(app: Any, *, strict: bool = False) -> None:
     """Fail where a route of ``app`` is neither protected nor public, and for all else that `ticketgate routes` finds.
 
+    With ``strict`` also for what cannot be judged from outside: guards inside other decorators, which may answer
+    first, and middleware, dispatchers and applications that are not understood.
     ``app`` is a Starlette, FastAPI, Flask or Django application, also inside of middleware.
     """
     from ticketgate.audit import audit  # it knows every framework, and most tests need none of it
 
-    if problems := audit(app).problems:
-        raise AssertionError("\n".join(problems))
+    found = audit(app)
+    if wrong := (*found.problems, *(found.notes if strict else ())):
+        raise AssertionError("\n".join(wrong))
 
 
 class MovableClock:

@@ -6,18 +6,21 @@ Answers are those of RFC 6750 §3.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from inspect import isgenerator
+from typing import Any, TypeAlias, cast
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate, without_a_gate
+from ticketgate.core.guards import guard
 from ticketgate.core.health import readiness_answer
 from ticketgate.core.public import ACCEPTED_PREFLIGHTS, PublicPaths, is_preflight
 from ticketgate.core.request import ResourceRequest
-from ticketgate.core.requirement import Requirement, all_of, declare
+from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver, default_driver
 from ticketgate.errors import CannotDecide, OAuthError
@@ -69,7 +72,12 @@ class AccessTokenMiddleware:
         refusal = self.refusal(environ)
         if refusal is not None:
             return respond(refusal, environ, start_response)
-        return self.app(environ, start_response)
+        body: Iterable[bytes] = _run(self.app, (environ, start_response))
+        return body
+
+    def answer(self, error: OAuthError | CannotDecide) -> Answer:
+        """The response to a request that is refused with ``error``, which is logged here, once."""
+        return self._gate.answer(error)
 
     def refusal(self, environ: Environ) -> Answer | None:
         """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
@@ -134,10 +142,17 @@ def _bytes(value: str) -> bytes:
     return value.encode("latin-1", "replace")
 
 
-def respond(answer: Answer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Start the response that ``answer`` is, and return its body."""
+def respond(
+    answer: Answer, environ: Environ, start_response: StartResponse, exc_info: Any = None
+) -> Iterable[bytes]:
+    """Start the response that ``answer`` is, and return its body.
+
+    With ``exc_info`` it takes the place of one that was started; if that was already sent, the server raises the
+    exception again (PEP 3333).
+    """
     headers = [(name.decode("ascii").title(), value.decode("ascii")) for name, value in answer.headers]
-    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+    status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+    start_response(status, headers, *([exc_info] if exc_info else []))
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
 
@@ -160,11 +175,35 @@ def requires(
         def guarded(*args: Any) -> Any:
             environ, start_response = args[-2:]
             refusal = refusal_of(environ, needed, fresh_within)
-            return app(*args) if refusal is None else respond(refusal, environ, start_response)
+            return _run(app, args) if refusal is None else respond(refusal, environ, start_response)
 
-        return declare(guarded, needed)
+        return guard(guarded, app, needed)
 
     return decorate
+
+
+def _run(app: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What ``app`` returns; where it raises one of our errors, the answer to that."""
+    try:
+        body = app(*args)
+    except (OAuthError, CannotDecide) as error:
+        return _raised(error, *args[-2:])
+    return _generated(cast(Iterable[bytes], body), *args[-2:]) if isgenerator(body) else body
+
+
+def _generated(body: Iterable[bytes], environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+    """A generator raises when its first item is asked for, after it was called."""
+    try:
+        yield from body
+    except (OAuthError, CannotDecide) as error:
+        yield from _raised(error, environ, start_response)
+
+
+def _raised(
+    error: OAuthError | CannotDecide, environ: Environ, start_response: StartResponse
+) -> Iterable[bytes]:
+    answer = environ["ticketgate.gate"].answer(error)
+    return respond(answer, environ, start_response, sys.exc_info())
 
 
 def refusal_of(environ: Environ, needed: Requirement, fresh_within: float | None) -> Answer | None:

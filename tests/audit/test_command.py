@@ -73,6 +73,7 @@ def test_json(folder):
         "access": "scope orders:read",
         "scopes": ["orders:read"],
         "problems": [],
+        "notes": [],
     }
 
 
@@ -126,3 +127,59 @@ def test_django_without_the_middleware():
     assert "/health" not in done.stderr
     assert "/orders requires a token, and nothing before it looks for one" in done.stderr
     assert "/drf " not in done.stderr
+
+
+def test_strict_counts_what_is_not_understood(folder):
+    (folder / "timed.py").write_text(
+        "import main\napp = main.guarded(['/health'])\n"
+        "@app.middleware('http')\nasync def timing(request, call_next): ..."
+    )
+    assert routes("timed:app", "--check", cwd=folder).returncode == 0
+    done = routes("timed:app", "--check", "--strict", cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "middleware timing can answer it in its own way" in done.stderr
+    assert "anybody (not understood: middleware timing)" in done.stdout
+
+
+DJANGO = """
+from django.conf import settings
+from ticketgate import Issuer, ResourceServer, scope
+settings.configure(
+    ROOT_URLCONF=__name__,
+    MIDDLEWARE=[
+        "django.middleware.common.CommonMiddleware",
+        "project.early",
+        "ticketgate.django.AccessTokenMiddleware",
+        "project.late",
+    ],
+    TICKETGATE={"SERVER": ResourceServer("api", Issuer("https://as.example"))},
+)
+import django
+django.setup()
+from django.core.wsgi import get_wsgi_application
+from django.urls import path
+from django.views import View
+from ticketgate.django import requires
+
+class Dispatching(View):
+    def dispatch(self, request): ...
+
+    @requires(scope("read"))
+    def get(self, request): ...
+
+def early(get_response): return get_response
+def late(get_response): return get_response
+
+urlpatterns = [path("x", Dispatching.as_view())]
+app = get_wsgi_application()
+"""
+
+
+def test_django_middleware_and_views_that_are_not_understood(folder):
+    (folder / "project.py").write_text(DJANGO)
+    listed = json.loads(routes("project:app", "--json", cwd=folder).stdout)["routes"]
+    assert [(row["path"], row["access"]) for row in listed] == [
+        ("/<path:path>", "anybody (not understood: middleware early)"),
+        ("/<path:path>", "any valid token (not understood: middleware late)"),
+        ("/x", "scope read, guarded inside Dispatching.dispatch"),
+    ]

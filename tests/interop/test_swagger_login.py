@@ -1,6 +1,5 @@
 """The login page in a real browser: Swagger UI's Authorize button, and redirect URIs that nobody registered."""
 
-import shutil
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -8,13 +7,12 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
-from selenium import webdriver
+from browsers import open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import number_of_windows_to_be
 from selenium.webdriver.support.ui import WebDriverWait
 from servers import free_port, start
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE = 30
 
 
@@ -41,21 +39,9 @@ def evil():
 
 @pytest.fixture
 def browser(tmp_path, evil):
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs chromium and chromedriver: apt install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--window-size=1200,1600",
-        f"--user-data-dir={tmp_path}",
-        f"--host-resolver-rules=MAP evil.example:80 127.0.0.1:{evil[0]},MAP *.evil.example:80 127.0.0.1:{evil[0]}",
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    rules = ",".join(f"MAP {name}:80 127.0.0.1:{evil[0]}" for name in ("evil.example", "*.evil.example"))
+    with open_browser(tmp_path, "--window-size=1200,1600", f"--host-resolver-rules={rules}") as driver:
+        yield driver
 
 
 @pytest.fixture

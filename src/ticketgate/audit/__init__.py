@@ -7,11 +7,9 @@
 
 from typing import Any
 
-from ticketgate.asgi import AccessTokenMiddleware as AsgiGate
-from ticketgate.asgi import layers
+from ticketgate.audit.applications import has_routes, routes_of
 from ticketgate.audit.routes import Audit, Door, GuardedRoute
 from ticketgate.errors import ConfigurationError
-from ticketgate.wsgi import AccessTokenMiddleware as WsgiGate
 
 __all__ = ["Audit", "Door", "GuardedRoute", "audit"]
 
@@ -19,34 +17,11 @@ __all__ = ["Audit", "Door", "GuardedRoute", "audit"]
 def audit(app: Any) -> Audit:
     """Every route of ``app``: a Starlette, FastAPI, Flask or Django application, also inside of middleware.
 
-    Raises `ConfigurationError` for anything else.
+    What can answer requests and is not understood (middleware, dispatchers, applications without routes) has a
+    row too.  Raises `ConfigurationError` for anything else.
     """
-    doors: list[Door] = []
-    inner, kind = app, ""
-    for inner in layers(app):
-        kind = _kind(inner)
-        if kind:
-            break
-        if isinstance(inner, AsgiGate | WsgiGate):
-            doors.append(Door.of(inner))
-    if not kind:
+    if not has_routes(app):
         raise ConfigurationError(
             f"{type(app).__name__} is no Starlette, FastAPI, Flask or Django application"
         )
-    if kind == "flask":
-        from ticketgate.audit.flask import collect
-    elif kind == "django":
-        from ticketgate.audit.django import collect
-    else:
-        from ticketgate.audit.starlette import collect
-    return Audit.of(collect(inner, tuple(doors)))
-
-
-def _kind(app: Any) -> str:
-    """The framework whose application ``app`` is; none is imported to find out."""
-    homes = {
-        "starlette.applications": "starlette",
-        "flask.app": "flask",
-        "django.core.handlers.base": "django",
-    }
-    return next((homes[cls.__module__] for cls in type(app).__mro__ if cls.__module__ in homes), "")
+    return Audit.of(routes_of(app))

@@ -7,26 +7,41 @@ from typing import Any
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
+from ticketgate.audit.layers import middleware_row
 from ticketgate.audit.routes import Door, GuardedRoute
-from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared_together
+from ticketgate.audit.understood import is_understood_middleware, overridden
+from ticketgate.core.guards import Protection, name_of
+from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared, declared_together
 from ticketgate.core.server import ResourceServer
 from ticketgate.django.checks import AUTHENTICATION, installed, is_a, position_of_gate
 from ticketgate.django.settings import current_settings
 
+EVERY_PATH = "/<path:path>"
 NEED_USER = frozenset({"IsAuthenticated", "IsAdminUser", "DjangoModelPermissions"})
 OPEN_TO_ANYBODY = (
     "authenticates by access token, and its permissions let anybody in: add requires(...) to them"
 )
 
 
-def collect(app: Any, doors: tuple[Door, ...] = ()) -> Iterator[GuardedRoute]:
-    """Every URL pattern of the project whose handler ``app`` is."""
+def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterator[GuardedRoute]:
+    """Every URL pattern of the project whose handler ``app`` is, mounted at ``prefix`` behind ``doors``."""
     current = current_settings()
-    if position_of_gate(installed(settings.MIDDLEWARE)) is not None:
-        doors = (*doors, Door(current.public, not current.optional, server=current.gate.server))
-    else:
-        doors = (*doors, Door(current.public, closes=False))
-    yield from _of(get_resolver().url_patterns, "/", doors)
+    middleware = installed(settings.MIDDLEWARE)
+    gate = position_of_gate(middleware)
+    yield from _middleware(middleware[:gate], doors, prefix)
+    closes = gate is not None and not current.optional
+    server = None if gate is None else current.gate.server
+    doors = (*doors, Door(current.public, closes, prefix, server))
+    if gate is not None:
+        yield from _middleware(middleware[gate + 1 :], doors, prefix)
+    yield from _of(get_resolver().url_patterns, f"{prefix}/", doors)
+
+
+def _middleware(installed: Iterable[Any], doors: tuple[Door, ...], prefix: str) -> Iterator[GuardedRoute]:
+    """Middleware that is not understood."""
+    for one in installed:
+        if not is_understood_middleware(one):
+            yield middleware_row(name_of(one), doors, prefix, path=EVERY_PATH)
 
 
 def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[GuardedRoute]:
@@ -40,9 +55,10 @@ def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[Guarded
         for methods, handler, action in _handlers(view):
             permissions = list(_permissions(view, action))
             needed = _needed(view, permissions, handler)
-            yield GuardedRoute(
-                path, methods, name, needed, doors, _authenticating(view), _open(view, permissions)
+            row = GuardedRoute(
+                path, methods, name, None, doors, _authenticating(view), _open(view, permissions)
             )
+            yield row.protected_by(Protection(needed, _dispatch(view)))
 
 
 def _handlers(view: Any) -> Iterator[tuple[tuple[str, ...], Any, str]]:
@@ -56,6 +72,14 @@ def _handlers(view: Any) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     }
     for method, action in actions.items():
         yield (method.upper(),), getattr(view_class, action), action
+
+
+def _dispatch(view: Any) -> tuple[str, ...]:
+    """What a class view puts around its methods: its own ``dispatch``, unless that is where it is guarded."""
+    view_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
+    if view_class is None or declared(view_class.dispatch) is not None:
+        return ()
+    return overridden(view_class, "dispatch")
 
 
 def _needed(view: Any, permissions: list[Any], handler: Any) -> Requirement | None:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ticketgate.core.gate import MISPLACED
+from ticketgate.core.guards import Protection
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.requirement import ANY_TOKEN, Need, Requirement
 from ticketgate.core.server import ResourceServer
@@ -33,7 +35,9 @@ class GuardedRoute:
 
     ``deciding`` are the resource servers that its own declarations use, whatever the doors say; where there are none,
     the innermost door decides.  ``open_because`` says what is wrong where everybody may call it, if more is known than
-    that; ``wrong`` is what is wrong with its declarations.
+    that; ``wrong`` is what is wrong with its declarations.  ``inside`` are decorators and the like around its guard,
+    ``misplaced`` says that its guard is never called, and ``not_understood`` names what may answer here in its own
+    way; what is not a route itself (``is_route``) sees requests before routes do.
     """
 
     path: str
@@ -44,6 +48,24 @@ class GuardedRoute:
     deciding: tuple[ResourceServer, ...] = ()
     open_because: str = ""
     wrong: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    misplaced: bool = False
+    not_understood: str = ""
+    is_route: bool = True
+
+    def protected_by(self, protection: Protection) -> "GuardedRoute":
+        """The same route with what is known of its guard."""
+        return replace(
+            self,
+            needed=protection.needed,
+            inside=(*self.inside, *protection.inside) if protection.needed is not None else (),
+            misplaced=protection.misplaced,
+        )
+
+    @property
+    def name(self) -> str:
+        """Its methods and path."""
+        return f"{','.join(self.methods)} {self.path}"
 
     @property
     def is_public(self) -> bool:
@@ -54,7 +76,13 @@ class GuardedRoute:
 
     @property
     def access(self) -> str:
-        """Who may call it, in words."""
+        """Who may call it, in words, and what may answer before its guard is asked."""
+        inside = f", guarded inside {' and '.join(self.inside)}" if self.inside else ""
+        unknown = f" (not understood: {self.not_understood})" if self.not_understood else ""
+        return f"{self._who}{inside}{unknown}"
+
+    @property
+    def _who(self) -> str:
         if self.is_public:
             return "public"
         if self.needed is not None:
@@ -64,7 +92,9 @@ class GuardedRoute:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in sentences without the route's name."""
-        return (*self.wrong, *self._problems())
+        if self.misplaced:
+            return (f"({self.endpoint}) {MISPLACED}",)
+        return (*self.wrong, *(self._problems() if self.is_route else ()))
 
     def _problems(self) -> tuple[str, ...]:
         if self.needed is None and not self._is_closed:
@@ -75,6 +105,16 @@ class GuardedRoute:
             return ("requires a token, and nothing before it looks for one: every request gets a 503",)
         reason = _why_never(ANY_TOKEN if self.needed is None else self.needed, self._judges)
         return (f"can never be called: {reason}",) if reason else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What cannot be judged from outside, in sentences without the route's name."""
+        notes = [
+            f"is guarded inside {name}, which can answer before the guard is asked" for name in self.inside
+        ]
+        if self.not_understood and (self.is_route or not self._is_closed):
+            notes.append(f"is not understood: {self.not_understood} can answer it in its own way")
+        return tuple(notes)
 
     def below(self, door: Door) -> str:
         """The path as ``door`` sees it."""
@@ -89,6 +129,7 @@ class GuardedRoute:
             "access": self.access,
             "scopes": [] if self.needed is None else list(self.needed.scopes),
             "problems": list(self.problems),
+            "notes": list(self.notes),
         }
 
     def _opens(self, door: Door) -> bool:
@@ -116,24 +157,23 @@ class GuardedRoute:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All routes of an application in their order, and everything that is wrong."""
+    """All routes of an application in their order, everything that is wrong, and ``notes`` on what is not understood."""
 
     routes: tuple[GuardedRoute, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, found: Iterable[GuardedRoute]) -> "Audit":
         routes = tuple(found)
-        wrong = [
-            f"{','.join(route.methods)} {route.path} {problem}"
-            for route in routes
-            for problem in route.problems
-        ]
-        return cls(routes, (*wrong, *_idle_entries(routes)))
+        wrong = [f"{route.name} {problem}" for route in routes for problem in route.problems]
+        notes = [f"{route.name} {note}" for route in routes for note in route.notes]
+        return cls(routes, (*wrong, *_idle_entries(routes)), tuple(notes))
 
     def as_json(self) -> dict[str, Any]:
         """What ``ticketgate routes --json`` prints."""
-        return {"routes": [route.as_json() for route in self.routes], "problems": list(self.problems)}
+        routes = [route.as_json() for route in self.routes]
+        return {"routes": routes, "problems": list(self.problems), "notes": list(self.notes)}
 
 
 def _idle_entries(routes: tuple[GuardedRoute, ...]) -> list[str]:
@@ -148,7 +188,7 @@ def _idle_entries(routes: tuple[GuardedRoute, ...]) -> list[str]:
 
 
 def _stands_before(door: Door, route: GuardedRoute) -> bool:
-    return any(mine.public is door.public for mine in route.doors)
+    return route.is_route and any(mine.public is door.public for mine in route.doors)
 
 
 def _matches(entry: str, path: str) -> bool:

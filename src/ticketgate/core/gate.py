@@ -20,6 +20,8 @@ DriverType = TypeVar("DriverType")
 ErrorBody: TypeAlias = Callable[[OAuthError | CannotDecide], Any]
 """Makes the JSON value that stands in the body of an error answer."""
 
+MISPLACED = "was registered without its guard: move @requires below the route decorator"
+
 logger = logging.getLogger("ticketgate")
 
 
@@ -90,6 +92,12 @@ def without_a_gate() -> Answer:
     """The response where a requirement is declared and no middleware is there to meet it."""
     logger.error("requires() needs AccessTokenMiddleware around the application: every request is refused")
     return render(InternalFault("no middleware"), realm="")
+
+
+def registered_without_its_guard(endpoint: str) -> Answer:
+    """The response of an endpoint whose ``@requires`` has no effect, being above the route decorator."""
+    logger.error("%s %s: every request for it is refused", endpoint, MISPLACED)
+    return render(InternalFault("misplaced"), realm="")
 
 
 def misconfigured(error: ConfigurationError) -> Answer:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, NoReturn, TypeVar
+from weakref import ref
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.strict_json import is_array
@@ -122,17 +123,32 @@ def all_of(requirements: Iterable[Requirement]) -> Requirement:
     return reduce(Requirement.__and__, given, ANY_TOKEN)
 
 
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What ``operation`` needs; decorators copy it to functions that are not the operation."""
+
+    operation: "ref[Any]"
+    needed: Requirement
+
+
 def declare(operation: Operation, needed: Requirement) -> Operation:
     """``operation``, which says from now on that it needs ``needed``, and what it said before: see `declared`."""
     before = declared(operation)
-    setattr(operation, DECLARED, needed if before is None else before & needed)
+    both = needed if before is None else before & needed
+    setattr(operation, DECLARED, Declaration(ref(operation), both))
     return operation
 
 
 def declared(operation: Any) -> Requirement | None:
     """What ``operation`` was guarded with, for documents and audits; None where nothing guards it by itself."""
     found = getattr(operation, DECLARED, None)
-    return found if isinstance(found, Requirement) else None
+    return found.needed if isinstance(found, Declaration) else None
+
+
+def is_declared_by(operation: Any) -> bool:
+    """Whether ``operation`` itself was given to `declare`, rather than a function that it wraps."""
+    found = getattr(operation, DECLARED, None)
+    return isinstance(found, Declaration) and found.operation() is operation
 
 
 def declared_together(operations: Iterable[Any]) -> Requirement | None:
