@@ -4,12 +4,13 @@ import threading
 
 import pytest
 from flows import World, reply, run
-from tokens import API, ISSUER, NOW, Time, jwks, key, token
+from tokens import API, ISSUER, NOW, Time, claims, compact, header, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.clock import Now
 from ticketgate.core.freshness import Held
+from ticketgate.core.jwt import KNOWN_HEADERS, MAX_KNOWN_HEADERS
 from ticketgate.core.key_source import KeySource
 from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.request import bearer_request
@@ -196,3 +197,18 @@ def test_looking_and_replacing_is_no_use(size):
     cache.put("newest", 4)
     assert cache.peek("old") is None
     assert cache.get("new") == (2 if size else None)
+
+
+def test_only_verified_tokens_have_their_headers_remembered():
+    gate = Gate(token_cache=0)
+    KNOWN_HEADERS.clear()
+    gate.open(token())
+    known = dict(KNOWN_HEADERS)
+    assert len(known) == 1
+    for number in range(MAX_KNOWN_HEADERS + 1):
+        with pytest.raises(InvalidToken, match="signature"):
+            gate.open(compact(header(key(), number=number), claims(), lambda _: bytes(256)))
+    assert known == KNOWN_HEADERS
+    for number in range(MAX_KNOWN_HEADERS + 1):
+        gate.open(token(head={"number": number}))
+    assert 0 < len(KNOWN_HEADERS) <= MAX_KNOWN_HEADERS

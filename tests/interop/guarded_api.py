@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from ticketgate import AccessToken, Issuer, ResourceServer, group, role, scope
+from ticketgate import AccessToken, Issuer, KeyPolicy, ResourceServer, group, role, scope
 from ticketgate import asgi as ticketgate_asgi
 from ticketgate import starlette as ticketgate_starlette
 from ticketgate import wsgi as ticketgate_wsgi
@@ -31,8 +31,9 @@ RS_KEYS = {
 RS_PUBLIC = {"keys": [key.as_dict(private=False) for key in RS_KEYS.values()]}
 
 
-def client_for(host: str, issuer: str) -> Iterator[httpx.Client]:
-    with api_of(host, ResourceServer("https://api.example", Issuer(issuer), leeway=0)) as client:
+def client_for(host: str, issuer: str, **policy: float) -> Iterator[httpx.Client]:
+    trusted = Issuer(issuer, keys=KeyPolicy(**policy))
+    with api_of(host, ResourceServer("https://api.example", trusted, leeway=0)) as client:
         yield client
 
 
