@@ -198,6 +198,7 @@ def test_a_stream_of_events_ends(api, path):
         assert api.traced(path) == ["disconnect", "ended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/download", "/public"])
 def test_no_other_response_is_cut(api, path):
     with api.stream(path) as answer:
@@ -237,6 +238,7 @@ def test_a_token_among_the_subprotocols_is_checked(api):
         assert refused.value.response.status_code in (400, 401, 403)  # not every server sends our answer
 
 
+@pytest.mark.slow
 def test_expired_connections_can_be_accepted(issuer, tmp_path):
     with (
         serving("uvicorn with websockets", issuer, tmp_path, RELAXED="1") as api,

@@ -50,6 +50,7 @@ def outcome(address, headers):
         return closed.rcvd.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "without_"])
 @pytest.mark.parametrize("application", SEEN)
 @pytest.mark.parametrize("server", SERVERS)

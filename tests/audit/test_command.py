@@ -92,9 +92,9 @@ def test_problems(folder, options, code):
     [
         ("main", "write it like main:app"),
         ("nowhere:app", "cannot be loaded: No module named 'nowhere'"),
-        ("broken:app", "cannot be loaded"),
-        ("main:missing", "cannot be loaded"),
-        ("main:APP.x", "cannot be loaded"),
+        pytest.param("broken:app", "cannot be loaded", marks=pytest.mark.slow),
+        pytest.param("main:missing", "cannot be loaded", marks=pytest.mark.slow),
+        pytest.param("main:APP.x", "cannot be loaded", marks=pytest.mark.slow),
         ("main:guarded()", "cannot be loaded: guarded() missing 1 required positional argument"),
         ("json:dumps", "is no Starlette, FastAPI, Flask or Django application"),
     ],

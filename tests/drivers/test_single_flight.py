@@ -233,6 +233,7 @@ def test_building_everything_starts_nothing(issuer):
     assert files == script(issuer, "import os; print(len(os.listdir('/proc/self/fd')))")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worker", ["gthread", "sync"])
 def test_keys_survive_a_fork(issuer, worker):
     port = free_port()

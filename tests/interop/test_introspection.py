@@ -90,6 +90,7 @@ def test_what_oidc_provider_refuses_to_tell_is_a_503(oidc_provider, host, option
     assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
 
 
+@pytest.mark.slow
 @hosts
 def test_a_flood_and_an_outage_leave_good_tokens_alone(fresh_oidc_provider, host):
     with api(host, fresh_oidc_provider) as client:

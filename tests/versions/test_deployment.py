@@ -70,6 +70,7 @@ SOME = ("uvicorn, four workers", "gunicorn gthread, four workers")
 EVERY = [pytest.param(way, marks=() if way in SOME else pytest.mark.slow) for way in WAYS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", EVERY)
 def test_workers_that_start_together_ask_the_issuer_once(way, issuer, tmp_path):
     ready = WAYS[way][1]
