@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from ticketgate import role, scope
 from ticketgate.errors import ConfigurationError
-from ticketgate.starlette import AccessTokenMiddleware, requires
+from ticketgate.starlette import AccessTokenMiddleware, RaisedRefusal, requires
 
 READER = {"Authorization": f"Bearer {token(scope='read').decode()}"}
 STRANGER = {"Authorization": f"Bearer {token().decode()}"}
@@ -162,7 +162,9 @@ def test_without_the_middleware_nothing_opens_and_the_log_says_why(path, caplog)
 
 
 async def test_an_endpoint_that_gets_no_connection_never_opens(caplog):
-    assert (await asynchronous("not a request")).status_code == 503
+    with pytest.raises(RaisedRefusal) as refused:
+        await asynchronous("not a request")
+    assert refused.value.status_code == 503
 
 
 def test_a_class_cannot_be_guarded_as_a_whole():

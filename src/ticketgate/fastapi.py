@@ -16,7 +16,6 @@ from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, WebSocketException
 from fastapi.security import SecurityScopes
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -46,7 +45,7 @@ from ticketgate.drivers.aio import Driver, default_driver
 from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
 from ticketgate.openapi import install_openapi, install_swagger_login
 from ticketgate.placement import Placement, effective_routes, layers
-from ticketgate.starlette import access_token, as_response, deny
+from ticketgate.starlette import RaisedRefusal, RefusalHeaders, access_token, as_response, can_respond, deny
 
 __all__ = [
     "AccessTokenMiddleware",
@@ -61,26 +60,6 @@ __all__ = [
 NO_SCOPES = SecurityScopes()
 
 logger = logging.getLogger("ticketgate")
-
-
-class RefusalHeaders(Headers):
-    """The headers of a refusal: handlers that send ``items()`` send each challenge in a field of its own.
-
-    As a mapping, which copies are made of, it joins them with a comma instead (RFC 9110 §5.3).
-    """
-
-    def __getitem__(self, key: str) -> str:
-        """Raises `KeyError` where there is none; case does not matter."""
-        if values := self.getlist(key):
-            return ", ".join(values)
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        """The names, once each."""
-        return iter(dict.fromkeys(self.keys()))
-
-    def __len__(self) -> int:
-        return len(set(self.keys()))
 
 
 class Refused(HTTPException):
@@ -126,7 +105,7 @@ class Requires:
         answer = await self._refusal(connection, tuple(security_scopes.scopes))
         if answer is None:
             return cast(AccessToken, access_token(connection))
-        if isinstance(connection, WebSocket) and not _can_respond(connection):
+        if isinstance(connection, WebSocket) and not can_respond(connection):
             raise WebSocketException(POLICY_VIOLATION)
         raise Refused(answer)
 
@@ -216,6 +195,7 @@ def install(
         app.state.ticketgate_public = PublicPaths(public)
     _refuse_misplaced(app)
     app.add_exception_handler(Refused, _respond)
+    app.add_exception_handler(RaisedRefusal, _respond)
     app.add_exception_handler(OAuthError, cast(Any, _respond_to_error))
     app.add_exception_handler(CannotDecide, cast(Any, _respond_to_error))
     guarded = any(cast(Any, middleware.cls) is AccessTokenMiddleware for middleware in app.user_middleware)
@@ -246,7 +226,7 @@ def _refuse_misplaced(app: FastAPI) -> None:
 
 
 async def _respond(connection: "HTTPConnection[Any]", error: Exception) -> Response:
-    return as_response(connection, cast(Refused, error).answer)
+    return as_response(connection, cast(Refused | RaisedRefusal, error).answer)
 
 
 async def _respond_to_error(connection: "HTTPConnection[Any]", error: Exception) -> Response | None:
@@ -260,11 +240,6 @@ async def _respond_to_error(connection: "HTTPConnection[Any]", error: Exception)
         return as_response(connection, answer)
     await deny(connection, answer)
     return None
-
-
-def _can_respond(websocket: "WebSocket[Any]") -> bool:
-    """Whether the server can refuse a WebSocket with a response."""
-    return "websocket.http.response" in (websocket.scope.get("extensions") or {})
 
 
 def _check_scopes_now_and_at_start(app: FastAPI) -> None:

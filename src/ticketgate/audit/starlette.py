@@ -19,7 +19,7 @@ from ticketgate.audit.understood import (
     name_of_middleware,
     overridden,
 )
-from ticketgate.core.guards import name_of, protection_by
+from ticketgate.core.guards import name_of, protection_by, protection_of
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.server import ResourceServer
 from ticketgate.dependants import invalid_scopes, unused_scopes
@@ -155,7 +155,7 @@ def _of_endpoint(
     deciding = tuple(dict.fromkeys(one for one in asked if one is not None))
     around, inside = _around(route, original, prefix)
     path, name, doors = prefix + str(route.path), name_of(endpoint), (*doors, *around)
-    wrong, unknown = tuple(_wrong_scopes(route)), _unknown(endpoint)
+    wrong, unknown = (*_wrong_scopes(route), *_wrong_guards(route)), _unknown(endpoint)
     dispatching = overridden(endpoint, *DISPATCHING) if isinstance(endpoint, type) else ()
     for methods, handler in _handlers(route, original):
         protection = protection_by([*calls, handler], (*inside, *dispatching))
@@ -182,6 +182,13 @@ def _wrong_scopes(route: Any) -> Iterator[str]:
         yield f"has Security(..., scopes={scopes}) without requires() below it: these scopes are not enforced"
     for value in invalid_scopes(route.dependant):
         yield f"has {value!r} in Security(..., scopes=[...]), which is not a scope: every request gets a 503"
+
+
+def _wrong_guards(route: Any) -> Iterator[str]:
+    """Decorated dependencies: their guard is of another kind, and refuses with another body."""
+    for call in called_by(route)[1:]:
+        if not hasattr(call, "with_scopes") and protection_of(call).needed is not None:
+            yield f"has @requires on the dependency {name_of(call)}: write Depends(ticketgate.fastapi.requires(...))"
 
 
 def _around(route: Any, original: Any, prefix: str) -> tuple[list[Door], tuple[str, ...]]:

@@ -56,7 +56,7 @@ def protection_of(operation: Any) -> Protection:
     """How ``operation`` is protected where it is called as it is, without anything around it."""
     around: list[str] = []
     copied: Requirement | None = None
-    for layer in _layers(operation):
+    for layer in layers_of(operation):
         is_guard = is_declared_by(layer)
         if _is_marked(layer):
             if is_guard or copied is None:
@@ -96,7 +96,7 @@ def name_of(operation: Any) -> str:
     return str(getattr(operation, "__qualname__", type(operation).__qualname__))  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _layers(operation: Any) -> Iterator[Any]:
+def layers_of(operation: Any) -> Iterator[Any]:
     """``operation``, and what it calls in turn, as far as that can be seen."""
     for _ in range(MOST_WRAPPERS):
         yield operation
