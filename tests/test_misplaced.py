@@ -371,3 +371,96 @@ def test_a_plain_wsgi_gate_leaves_flask_alone():
 def test_a_flask_view_class_cannot_be_guarded_as_a_whole():
     with pytest.raises(ConfigurationError, match=r"in Orders write decorators = \[requires\(\.\.\.\)\]"):
         flask_needs_read(Orders)
+
+
+class Querying(HTTPEndpoint):
+    async def query(self, request):
+        return PlainTextResponse("orders")
+
+    _ = needs_read(query)
+
+
+class NotAllowed(HTTPEndpoint):
+    @needs_read
+    async def get(self, request):
+        return PlainTextResponse("orders")
+
+    async def method_not_allowed(self, request):
+        return PlainTextResponse("orders")
+
+
+def test_every_method_of_a_class_is_looked_at(caplog):
+    client = TestClient(outside(Route("/orders", Querying)), headers=READER)
+    assert client.request("QUERY", "/orders").status_code == 503
+    assert f"Querying {NAMED}" in caplog.text
+
+
+def test_an_audit_lists_queries_and_what_answers_other_methods():
+    unguarded_query = type("Open", (HTTPEndpoint,), {"query": endpoint()})
+    routes = [Route("/query", unguarded_query), Route("/other", NotAllowed)]
+    found = {
+        row.name: row.access
+        for row in audit(AccessTokenMiddleware(Starlette(routes=routes), SERVER, optional=True)).routes
+    }
+    assert found == {"QUERY /query": "anybody", "GET /other": "scope read", "ANY /other": "anybody"}
+
+
+def add_to_a_mount(app, inner, router, route):
+    inner.router.routes.append(route)
+
+
+def add_to_an_included_router(app, inner, router, route):
+    router.add_route(route.path.replace("mount", "router"), route.endpoint)
+
+
+def replace(app, inner, router, route):
+    app.router.routes[0] = Route("/replaced", route.endpoint)
+
+
+def replace_all(app, inner, router, route):
+    app.router.routes = [Route("/replaced", route.endpoint), *app.router.routes[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (add_to_a_mount, "/mount/orders"),
+        (add_to_an_included_router, "/router/orders"),
+        (replace, "/replaced"),
+        (replace_all, "/replaced"),
+    ],
+)
+def test_what_changes_after_the_first_request_is_noticed(change, path):
+    app, inner, router = FastAPI(openapi_url=None), Starlette(), APIRouter()
+    app.add_route("/replaced", endpoint())
+    app.mount("/mount", inner)
+    app.include_router(router, prefix="/router")
+    client = TestClient(AccessTokenMiddleware(app, SERVER), headers=READER)
+    assert client.get("/replaced").text == "orders"
+    change(app, inner, router, Route("/orders", unguarded()))
+    assert client.get(path).status_code == 503
+
+
+def test_a_replaced_flask_view_is_noticed():
+    app = flask_app()
+    Ticketgate(app, server=SERVER)
+    client = app.test_client()
+    assert client.get("/fine", headers=READER).text == "fine"
+
+    def replaced():
+        return "replaced"
+
+    app.view_functions["fine"] = replaced
+    _ = flask_needs_read(replaced)
+    assert client.get("/fine", headers=READER).status_code == 503
+
+
+def test_a_bound_method_is_noticed():
+    class Plain:
+        async def orders(self, request):
+            return PlainTextResponse("orders")
+
+    controller = Plain()
+    _ = needs_read(controller.orders)
+    client = TestClient(outside(Route("/orders", controller.orders)), headers=READER)
+    assert client.get("/orders").status_code == 503

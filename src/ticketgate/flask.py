@@ -70,18 +70,17 @@ class MisplacedViews:
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._count = -1
-        self._misplaced: frozenset[str] = frozenset()
+        self._well_placed: dict[str, Any] = {}
 
     def refusal(self) -> Answer | None:
         """The answer to the current request where it is for one of them; None for every other request."""
-        views = self._app.view_functions
-        if len(views) != self._count:
-            count = len(views)
-            self._misplaced = frozenset(name for name, view in views.items() if is_misplaced(view))
-            self._count = count  # last: another thread goes by it
-        if self._misplaced and request.endpoint in self._misplaced:
-            return registered_without_its_guard(request.endpoint)
+        name = request.endpoint
+        view = self._app.view_functions.get(name) if name is not None else None
+        if name is None or self._well_placed.get(name) is view:  # a view may be replaced at any time
+            return None
+        if is_misplaced(view):
+            return registered_without_its_guard(name)
+        self._well_placed[name] = view
         return None
 
 

@@ -6,6 +6,7 @@ Works on whatever has ``routes`` with ``matches`` and ``endpoint``: Starlette, F
 import logging
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
+from inspect import getattr_static
 from typing import Any, NamedTuple
 
 from ticketgate.core.challenge import Answer
@@ -13,8 +14,7 @@ from ticketgate.core.gate import registered_without_its_guard
 from ticketgate.core.guards import name_of, protection_of
 
 MOST_LAYERS = 50
-METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
-HANDLERS = (*METHODS, "dispatch", "on_connect", "on_receive", "on_disconnect")
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "query")
 
 logger = logging.getLogger("ticketgate")
 
@@ -63,31 +63,39 @@ class Placement:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._router: Any = NoRouter
+        self._routes: Any = NoRouter.routes
         self._root_path = ""
-        self._count = -1
+        self._lists: tuple[list[Any], ...] = ()
+        self._scanned: tuple[list[Any], ...] | None = None
         self._misplaced: tuple[Misplaced, ...] = ()
 
     def refusal(self, scope: MutableMapping[str, Any]) -> Answer | None:
         """The answer to a request for one of them, which is logged; None for every other request."""
-        if len(self._router.routes) != self._count:
+        if self._lists != self._scanned or self._router.routes is not self._routes:
             self.scan()
         return self._refusal(scope) if self._misplaced else None
 
     def scan(self) -> None:
-        """Look at all routes; called again whenever their number changed."""
-        routes: Iterable[Any] = ()
+        """Look at all routes; called again whenever one was added, removed or replaced, below mounts too.
+
+        Not noticed are changes of a route itself, and of what is mounted in place of something else.
+        """
+        router: Any = NoRouter
+        routes: Any = router.routes
         for layer in layers(self._app):
-            router = getattr(layer, "router", layer)
+            inner = getattr(layer, "router", layer)
             if is_route(layer):
-                routes = (layer,)
+                routes = [layer]
                 break
-            if _has_routes(router):
-                self._router, routes = router, router.routes
+            if _has_routes(inner):
+                router, routes = inner, inner.routes
                 self._root_path = str(getattr(layer, "root_path", ""))
                 break
-        count = len(self._router.routes)
+        lists = tuple(_lists(routes))
+        scanned = tuple(map(list, lists))
         self._misplaced = tuple(_misplaced(routes, ()))
-        self._count = count  # last: another thread goes by it
+        self._router, self._routes = router, router.routes
+        self._lists, self._scanned = lists, scanned  # last: another thread goes by it
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> Answer | None:
         if self._root_path:  # as FastAPI(root_path=...) sets it
@@ -107,6 +115,16 @@ def _misplaced(routes: Iterable[Any], above: tuple[Any, ...]) -> Iterator[Mispla
                 yield from _misplaced(routes_below(route), path)
         elif any(protection_of(handler).misplaced for handler in handlers_of(endpoint)):
             yield Misplaced(name_of(endpoint), path)
+
+
+def _lists(routes: Any, depth: int = 0) -> Iterator[list[Any]]:
+    """The lists that routes are added to: ``routes``, and those of routers that are mounted or included there."""
+    if depth > MOST_LAYERS or not isinstance(routes, list):
+        return
+    yield routes
+    for route in routes:
+        included = getattr(route, "original_router", None)  # FastAPI's
+        yield from _lists(routes_below(route) if included is None else included.routes, depth + 1)
 
 
 def routes_below(route: Any) -> Any:
@@ -129,7 +147,7 @@ def is_route(app: Any) -> bool:
 
 
 def handlers_of(endpoint: Any) -> Iterator[Any]:
-    """What handles requests for ``endpoint``: itself, and the methods of a class."""
+    """What handles requests for ``endpoint``: itself, and whatever a class has, since it says what it dispatches."""
     yield endpoint
     if isinstance(endpoint, type):
-        yield from (getattr(endpoint, name) for name in HANDLERS if hasattr(endpoint, name))
+        yield from (getattr_static(endpoint, name) for name in dir(endpoint))

@@ -152,7 +152,7 @@ def test_a_decorator_that_copies_a_mark_has_none_itself():
 def test_what_can_have_no_mark_can_be_guarded():
     methods = Methods()
     assert protection_of(requires(CLERK)(methods.plain)) == Protection(CLERK)
-    assert protection_of(methods.plain) == NOTHING
+    assert protection_of(methods.plain) == MISPLACED
     assert protection_of(requires(CLERK)(len)) == Protection(CLERK)
 
 
@@ -201,3 +201,34 @@ def test_names(operation, name):
 def test_decorators_are_named_by_where_they_were_written():
     assert name_of_decorator(cached(print)) == CACHED
     assert name_of_decorator(Plain()) == f"{__name__}.Plain"
+
+
+class Controller:
+    def orders(self): ...
+
+
+class Slotted:
+    __slots__ = ()
+
+    def orders(self): ...
+
+
+def test_a_bound_method_is_marked_for_its_object_alone():
+    controller, other = Controller(), Controller()
+    guarded = requires(READ)(controller.orders)
+    assert protection_of(guarded) == Protection(READ)
+    assert protection_of(controller.orders) == MISPLACED
+    assert protection_of(other.orders) == protection_of(Controller.orders) == NOTHING
+
+
+def test_a_bound_method_of_an_object_without_attributes_is_marked_for_all():
+    guarded = requires(READ)(Slotted().orders)
+    assert protection_of(guarded) == Protection(READ)
+    assert protection_of(Slotted().orders) == MISPLACED
+
+
+def test_a_method_of_something_built_in_cannot_be_marked():
+    values = Controller()
+    values.__ticketgate_guarded_methods__ = "not ours"
+    assert protection_of(values.orders) == NOTHING
+    assert protection_of(requires(READ)("".join)) == Protection(READ)

@@ -30,7 +30,7 @@ PASSED_OVER = (
     "has a decorator that uses the gate around the application instead of the application's own server:"
     " write Depends(requires(...))"
 )
-DISPATCHING = ("dispatch", "__await__")
+DISPATCHING = ("dispatch", "__await__", "__init__")
 ROUTING = ("matches", "handle", "get_route_handler")
 
 
@@ -222,6 +222,8 @@ def _handlers(route: Any, original: Any) -> Iterator[tuple[tuple[str, ...], Any]
     elif isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
         for method in (name for name in METHODS if hasattr(endpoint, name)):
             yield (method.upper(),), getattr(endpoint, method)
+        if overridden(endpoint, "method_not_allowed"):
+            yield ("ANY",), endpoint.method_not_allowed
     else:
         methods = sorted(set(route.methods or {"ANY"}) - {"HEAD", "OPTIONS"})
         yield tuple(methods or sorted(route.methods)), None

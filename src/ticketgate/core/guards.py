@@ -22,6 +22,7 @@ from weakref import ref
 from ticketgate.core.requirement import Operation, Requirement, all_of, declare, declared, is_declared_by
 
 GUARDED_ELSEWHERE = "__ticketgate_guarded_elsewhere__"
+GUARDED_METHODS = "__ticketgate_guarded_methods__"
 MOST_WRAPPERS = 50
 
 
@@ -41,12 +42,12 @@ class Protection:
 def guard(guarded: Operation, inner: Any, needed: Requirement) -> Operation:
     """``guarded``, which `requires` put around ``inner``: it declares ``needed``, and ``inner`` is marked.
 
-    So is everything that ``inner`` wraps: a route decorator may be anywhere in between.  What cannot have
-    attributes (a bound method) stays as it is: no decorator is given one.
+    So is everything that ``inner`` wraps: a route decorator may be anywhere in between.  A bound method has no
+    attributes: its object says which of its methods are marked, or else the method is, for all objects.
     """
     for operation in _wrapped(inner):
         try:
-            setattr(operation, GUARDED_ELSEWHERE, ref(operation))
+            _mark(operation)
         except (AttributeError, TypeError):
             break
     return declare(guarded, needed)
@@ -132,6 +133,25 @@ def _wrapped(operation: Any) -> Iterator[Any]:
             return
 
 
+def _mark(operation: Any) -> None:
+    if inspect.ismethod(operation):
+        owner, method = operation.__self__, operation.__func__
+        try:
+            setattr(owner, GUARDED_METHODS, (*_guarded_methods(owner), method))
+        except (AttributeError, TypeError, ValueError):
+            operation = method
+        else:
+            return
+    setattr(operation, GUARDED_ELSEWHERE, ref(operation))
+
+
+def _guarded_methods(owner: Any) -> tuple[Any, ...]:
+    found: Any = getattr(owner, GUARDED_METHODS, ())
+    return found if isinstance(found, tuple) else ()
+
+
 def _is_marked(operation: Any) -> bool:
+    if inspect.ismethod(operation) and operation.__func__ in _guarded_methods(operation.__self__):
+        return True
     mark = getattr(operation, GUARDED_ELSEWHERE, None)
     return isinstance(mark, ref) and mark() is operation
