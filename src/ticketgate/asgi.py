@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
 
 from ticketgate.asgi_layers import cors_is_next, has_cors
@@ -23,7 +23,7 @@ from ticketgate.core.server import ResourceServer
 from ticketgate.core.subprotocol import offered_token
 from ticketgate.drivers import expiry
 from ticketgate.drivers.aio import Driver, default_driver
-from ticketgate.errors import CannotDecide, InvalidToken, OAuthError
+from ticketgate.errors import CannotDecide, InvalidToken, NoCredentials, OAuthError
 from ticketgate.placement import Placement
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -118,12 +118,15 @@ class AccessTokenMiddleware:
             return
         if self._accept_subprotocol_token and scope["type"] == "websocket":
             send = _take_offered_token(scope, send)
-        refusal = await admit(scope, self._gate, is_open=self._is_open(scope), optional=self.optional)
+        is_open = self._is_open(scope)
+        refusal = await admit(scope, self._gate, is_open=is_open, optional=self.optional)
         if refusal is None:
             refusal = self._placement.refusal(scope)
         if refusal is not None:
             await respond(refusal, scope, send)
             return
+        if is_open:
+            scope["ticketgate.open"] = (*scope.get("ticketgate.open", ()), (self, _place(scope)))
         scope["ticketgate.middleware"] = scope[self._gate.key]
         token: AccessToken | None = scope["ticketgate.access_token"]
         if token is None or self._accept_expired_connections:
@@ -132,6 +135,12 @@ class AccessTokenMiddleware:
             await expiry.run_http(self.app, scope, receive, send, self.server, token)
         else:
             await self._run_websocket(token, scope, receive, send)
+
+    def refusal_elsewhere(self, scope: Scope) -> Answer | None:
+        """The answer to a request that is somewhere else than where it was admitted without a token."""
+        if self.optional or self._is_open({**scope, "root_path": _root_path(scope)}):
+            return None
+        return self._gate.answer(NoCredentials())
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start or stop the application; a type of connection that we cannot check is refused, as ASGI has it."""
@@ -179,6 +188,29 @@ class AccessTokenMiddleware:
         return self.public.include(sent, scope.get("root_path", "")) and (
             is_mount or self.public.include(scope["path"])
         )
+
+
+def refusal_if_moved(scope: Scope) -> Answer | None:
+    """For the innermost layer: what was admitted without a token was admitted for its path and method only."""
+    for gate, place in scope.get("ticketgate.open", ()):
+        if not _is_at(place, scope) and (refusal := gate.refusal_elsewhere(scope)) is not None:
+            return cast(Answer, refusal)
+    return None
+
+
+def _is_at(place: tuple[Any, ...], scope: Scope) -> bool:
+    here = _place(scope)
+    own = getattr(scope.get("app"), "root_path", None)  # FastAPI's, which comes after a gate around it
+    return here == place or (here[:-1] == place[:-1] and here[-1] == own)
+
+
+def _place(scope: Scope) -> tuple[Any, ...]:
+    return scope["type"], scope.get("method"), scope["path"], _root_path(scope)
+
+
+def _root_path(scope: Scope) -> str:
+    """That of the request: mounts add to ``root_path``."""
+    return str(scope.get("app_root_path", scope.get("root_path", "")))
 
 
 def _looks_like_a_preflight(scope: Scope) -> bool:

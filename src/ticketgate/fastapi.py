@@ -32,6 +32,7 @@ from ticketgate.asgi import (
     admit,
     confirm,
     enter,
+    refusal_if_moved,
     respond,
 )
 from ticketgate.core.access_token import AccessToken
@@ -205,14 +206,19 @@ def install(
 
 
 class PlacementMiddleware:
-    """Refuses requests for endpoints that were registered without their guard (`ticketgate.starlette.requires`)."""
+    """Refuses requests for endpoints that were registered without their guard (`ticketgate.starlette.requires`).
+
+    And those that were admitted without a token for another path or method than they have by now.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._placement = Placement(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._placement.refusal(scope) if scope["type"] in {"http", "websocket"} else None
+        refusal = None
+        if scope["type"] in {"http", "websocket"}:
+            refusal = refusal_if_moved(scope) or self._placement.refusal(scope)
         if refusal is not None:
             await respond(refusal, scope, send)
             return

@@ -30,7 +30,7 @@ from ticketgate.drivers.blocking import Driver
 from ticketgate.errors import CannotDecide, ConfigurationError, OAuthError
 from ticketgate.placement import layers
 from ticketgate.wsgi import AccessTokenMiddleware as WSGIMiddleware
-from ticketgate.wsgi import looks_like_a_preflight, refusal_of
+from ticketgate.wsgi import looks_like_a_preflight, refusal_if_moved, refusal_of
 
 __all__ = ["AccessTokenMiddleware", "Ticketgate", "access_token", "requires"]
 
@@ -61,7 +61,8 @@ class AccessTokenMiddleware(WSGIMiddleware):
                 _ = request_started.connect(self._refuse_misplaced, found)
 
     def _refuse_misplaced(self, sender: Any, **_: Any) -> None:
-        if (refusal := self._misplaced_views.refusal()) is not None:
+        refusal = refusal_if_moved(request.environ) or self._misplaced_views.refusal()
+        if refusal is not None:
             abort(_response(refusal))
 
 
@@ -144,7 +145,7 @@ class Ticketgate:
             environ = request.environ
             if _is_answered_by_flask(environ) and not (gate.optional or gate.is_open(environ)):
                 return app.make_default_options_response(*context)
-            refusal = gate.refusal(environ) or placement.refusal()
+            refusal = gate.refusal(environ) or refusal_if_moved(environ) or placement.refusal()
             return None if refusal is None else _response(refusal)
 
         _run_before_all_hooks(app, admit)

@@ -23,7 +23,7 @@ from ticketgate.core.request import ResourceRequest
 from ticketgate.core.requirement import Requirement, all_of
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers.blocking import Driver, default_driver
-from ticketgate.errors import CannotDecide, OAuthError
+from ticketgate.errors import CannotDecide, NoCredentials, OAuthError
 
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]
@@ -82,9 +82,12 @@ class AccessTokenMiddleware:
     def refusal(self, environ: Environ) -> Answer | None:
         """The answer to a request that may not pass; None, with the token in ``environ``, for one that may."""
         try:
-            token = None if self.is_open(environ) else self._admit(environ)
+            is_open = self.is_open(environ)
+            token = None if is_open else self._admit(environ)
         except (OAuthError, CannotDecide) as error:
             return self._gate.answer(error)
+        if is_open:
+            environ["ticketgate.open"] = (*environ.get("ticketgate.open", ()), (self, _place(environ)))
         environ["ticketgate.access_token"] = token
         environ["ticketgate.gate"] = self._gate
         return None
@@ -94,6 +97,12 @@ class AccessTokenMiddleware:
         return self.public.include(_path(environ)) or (
             self._accept_preflight and looks_like_a_preflight(environ)
         )
+
+    def refusal_elsewhere(self, environ: Environ) -> Answer | None:
+        """The answer to a request that is somewhere else than where it was admitted without a token."""
+        if self.optional or self.is_open(environ):
+            return None
+        return self._gate.answer(NoCredentials())
 
     def _admit(self, environ: Environ) -> AccessToken | None:
         return self._gate.driver.run(self._gate.admit(_facts(environ), optional=self.optional))
@@ -121,6 +130,19 @@ def looks_like_a_preflight(environ: Environ) -> bool:
         has_request_method="HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ,
         has_body="HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "") not in ("", "0"),
     )
+
+
+def refusal_if_moved(environ: Environ) -> Answer | None:
+    """For the innermost layer: what was admitted without a token was admitted for its path and method only."""
+    for gate, place in environ.get("ticketgate.open", ()):
+        if _place(environ) != place and (refusal := gate.refusal_elsewhere(environ)) is not None:
+            return cast(Answer, refusal)
+    return None
+
+
+def _place(environ: Environ) -> tuple[Any, ...]:
+    """What Flask routes by."""
+    return environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
 
 
 def _facts(environ: Environ) -> ResourceRequest:

@@ -114,6 +114,10 @@ class GuardedRoute:
         ]
         if self.not_understood and (self.is_route or not self._is_closed):
             notes.append(f"is not understood: {self.not_understood} can answer it in its own way")
+        elif self.not_understood and any(door.server and door.public.entries for door in self.doors):
+            notes.append(
+                f"is not understood: {self.not_understood} can rewrite a public path into another one"
+            )
         return tuple(notes)
 
     def below(self, door: Door) -> str:
