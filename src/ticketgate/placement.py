@@ -119,7 +119,7 @@ def _misplaced(routes: Iterable[Any], above: tuple[Any, ...]) -> Iterator[Mispla
 
 def _lists(routes: Any, depth: int = 0) -> Iterator[list[Any]]:
     """The lists that routes are added to: ``routes``, and those of routers that are mounted or included there."""
-    if depth > MOST_LAYERS or not isinstance(routes, list):
+    if depth > MOST_LAYERS or not _is_list(routes):
         return
     yield routes
     for route in routes:
@@ -138,7 +138,11 @@ def routes_below(route: Any) -> Any:
 
 
 def _has_routes(app: Any) -> bool:
-    return isinstance(getattr(app, "routes", None), list)
+    return _is_list(getattr(app, "routes", None))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def is_route(app: Any) -> bool:

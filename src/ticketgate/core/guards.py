@@ -147,7 +147,7 @@ def _mark(operation: Any) -> None:
 
 def _guarded_methods(owner: Any) -> tuple[Any, ...]:
     found: Any = getattr(owner, GUARDED_METHODS, ())
-    return found if isinstance(found, tuple) else ()
+    return found if isinstance(found, tuple) else ()  # pyright: ignore[reportUnknownVariableType]
 
 
 def _is_marked(operation: Any) -> bool:
