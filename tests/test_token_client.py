@@ -30,7 +30,7 @@ from ticketgate import (
     scope,
 )
 from ticketgate.asgi import AccessTokenMiddleware
-from ticketgate.core.flow import FetchFailed
+from ticketgate.core.flow import Cause, FetchFailed
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.errors import ConfigurationError, IssuerUnavailable, TokenRefused
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
@@ -375,27 +375,80 @@ def many(caller, count):
     return caller.count - before
 
 
-def nobody(request):
-    raise FetchFailed("nobody answers")
+def no_answer(cause):
+    """A page that fails in this way."""
+
+    def page(request):
+        raise FetchFailed("nothing", cause=cause)
+
+    return page
 
 
-@pytest.mark.parametrize(
-    ("answer", "asked"),
-    [
-        (reply({}, 503), 3),
-        (reply({}, 429), 3),
-        (reply({"error": "invalid_client"}, 401), 3),
-        (reply({}, 503, retry_after="30"), 1),
-        (reply({}, 429, retry_after="30"), 1),
-        # what one grant provoked, or may have provoked, is not held against another
-        (reply({"error": "invalid_grant"}, 400, retry_after="30"), 20),
-        (reply({}, 500), 20),
-        (reply(b"<html>"), 20),
-    ],
-)
-def test_what_every_grant_would_meet_holds_all_back(answer, asked):
-    caller = Caller(answer)
-    assert many(caller, 20) == asked
+nobody = no_answer(Cause.CONNECTION)
+
+PROVOKED = {
+    "a reset, a time-out, no HTTP, too much": no_answer(Cause.EXCHANGE),
+    "our own limits": no_answer(Cause.LIMIT),
+    "no JSON": lambda request: reply(b"<html>"),
+    "invalid_client": lambda request: reply({"error": "invalid_client"}, 401, retry_after="3600"),
+    "invalid_grant": lambda request: reply({"error": "invalid_grant"}, 400, retry_after="3600"),
+    **{
+        f"{status}, Retry-After {pause}": lambda request, status=status, pause=pause: reply(
+            {}, status, **({"retry_after": pause} if pause else {})
+        )
+        for status in (429, 500, 502, 503, 504)
+        for pause in ("", "3600")
+    },
+}
+
+
+def poisoned(caller, failing):
+    """Have the endpoint fail for grants that say "poison", and answer the others."""
+    caller.world.pages[ENDPOINT] = lambda request: (
+        failing(request) if b"poison" in request.body else caller.give(request)
+    )
+
+
+def poison(caller, count):
+    """How many requests go out for ``count`` grants that fail for reasons of their own."""
+    before = len(caller.world.requests)
+    for number in range(count):
+        with suppress(IssuerUnavailable, TokenRefused):
+            caller.get(caller.client.exchanged(f"poison-{before}-{number}", NEXT))
+    return len(caller.world.requests) - before
+
+
+@pytest.mark.parametrize("failing", PROVOKED.values(), ids=PROVOKED)
+def test_what_one_grant_provokes_holds_back_no_other(failing):
+    caller = Caller()
+    poisoned(caller, failing)
+    for number in range(5):
+        assert poison(caller, 5) == 5
+        assert caller.get(caller.client.exchanged(f"good-{number}", NEXT)) == f"token-{number + 1}"
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_a_server_that_cannot_be_reached_holds_all_back(metadata):
+    caller = Caller(token_endpoint=None if metadata else ENDPOINT)
+    addresses = (*caller.client._issuer.metadata.whereabouts.metadata_urls, ENDPOINT)
+    caller.world.pages |= dict.fromkeys(addresses, nobody)
+    many(caller, 3)
+    asked = len(caller.world.requests)
+    many(caller, 20)
+    assert len(caller.world.requests) == asked
+
+
+@pytest.mark.parametrize("failing", PROVOKED.values(), ids=PROVOKED)
+def test_the_trial_of_a_grant_that_fails_by_itself_ends_the_wait(failing):
+    caller = Caller()
+    caller.world.pages[ENDPOINT] = nobody
+    assert many(caller, 20) == 0
+    poisoned(caller, failing)
+    with pytest.raises(IssuerUnavailable):
+        caller.get()
+    caller.time.advance(30)
+    assert poison(caller, 1) == 1
+    assert caller.get() == "token-1"
 
 
 def test_one_request_tries_an_endpoint_that_was_left_alone():
