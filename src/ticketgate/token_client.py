@@ -17,9 +17,10 @@ from ticketgate.core.attempts import Attempts, Failure
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Clock, Now
+from ticketgate.core.echoes import secrets_in
 from ticketgate.core.flow import FetchFailed, Flow, behind, fetch, once
 from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE
-from ticketgate.core.grants import ACCESS_TOKEN_TYPE, Assertion, Grant, grant_of, secrets_in, token_form
+from ticketgate.core.grants import ACCESS_TOKEN_TYPE, Assertion, Grant, grant_of, token_form
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.core.token_answer import IssuedToken, read_token_answer
@@ -235,7 +236,8 @@ class TokenClient:
             form["assertion"] = grant.assertion.made(self._issuer.identifier, now.wall)
         accept = "application/json"
         request = form_request(url, form, proof, accept=accept, timeout=self._timeout, max_bytes=MAX_BYTES)
-        reply = yield from fetch(self._issuer.metadata.whereabouts.reach(request))
+        request = self._issuer.metadata.whereabouts.reach(request)
+        reply = yield from fetch(request)
         return read_token_answer(reply, self._clock.wall(), secrets_in(request))
 
 

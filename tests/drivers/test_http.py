@@ -156,7 +156,7 @@ def test_an_error_does_not_quote_a_server_that_sends_our_request_back(run, lines
         issuer.faults["/token"] = echo(*lines)
         asked = HttpRequest("POST", f"{issuer.url}/token", body=b"s=" + SECRET.encode(), timeout=2)
         with pytest.raises(
-            FetchFailed, match="^(RemoteProtocolError|a content coding that was not asked for)$"
+            FetchFailed, match=r"^(RemoteProtocolError|a content coding that was not asked for)$"
         ):
             run(fetch(asked))
 
