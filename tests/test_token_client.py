@@ -287,9 +287,58 @@ def test_a_callers_token_is_exchanged_and_outlives_nothing():
     assert caller.get(grant) == "token-1"
     caller.world.behind.clear()
     caller.time.advance(1)
-    assert caller.get(grant) == "token-2"
-    assert caller.get(caller.client.exchanged(token(jti="x").decode(), NEXT, "a")) == "token-3"
+    with pytest.raises(TokenRefused, match="has expired"):
+        caller.get(grant)
+    assert caller.get(caller.client.exchanged(token(jti="x").decode(), NEXT, "a")) == "token-2"
     assert subject not in repr(grant)
+
+
+@pytest.mark.parametrize(("left", "asked"), [(-100, 0), (0, 0), (1, 1)])
+def test_what_has_expired_is_not_exchanged(left, asked):
+    caller = Caller()
+    expired = token(exp=int(NOW) + left).decode()
+    for grant in (caller.client.exchanged(expired, NEXT), caller.client.vouched(NEXT, assertion=expired)):
+        before = caller.count
+        for _ in range(3):
+            with suppress(TokenRefused):
+                assert caller.get(grant).startswith("token-")
+        assert caller.count == before + asked
+    if not asked:
+        with pytest.raises(TokenRefused, match="invalid_grant: what the token would be made of has expired"):
+            caller.get(grant)
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "wall"])
+@pytest.mark.parametrize(
+    ("expires_in", "left", "took", "error"),
+    [
+        (2, 60, 1, None),
+        (2, 60, 2, IssuerUnavailable),
+        (2, 60, 4, IssuerUnavailable),
+        (100, 5, 5, TokenRefused),
+        (None, 5, 4, None),
+        (None, 5, 5, TokenRefused),
+    ],
+)
+def test_a_token_that_was_over_before_it_came_is_not_given_out(clock, expires_in, left, took, error):
+    caller = Caller({"token_type": "Bearer", "expires_in": expires_in})
+
+    def late(request):
+        if clock == "wall":
+            caller.time.wall += took
+        else:
+            caller.time.advance(took)
+        return caller.give(request)
+
+    caller.world.pages[ENDPOINT] = late
+    grant = caller.client.exchanged(token(exp=int(NOW) + left).decode(), NEXT)
+    if error is None:
+        assert caller.get(grant) == "token-1"
+        return
+    for _ in range(3):
+        with pytest.raises(error, match=r"over before it came|has expired"):
+            caller.get(grant)
+    assert caller.count == 1
 
 
 def test_an_opaque_token_is_exchanged_too():
@@ -588,13 +637,20 @@ def test_a_failure_is_shared_by_all_who_wait():
         assert issuer.hits["/token"] == 2
 
 
+async def later_with(secret):
+    return secret
+
+
 def test_a_broken_configuration_is_no_outage():
     async def later():
         return "token"
 
     client = TokenClient(ISSUER, BearerToken(later), token_endpoint=ENDPOINT)
-    with pytest.raises(ConfigurationError, match="asyncio only"):
+    with pytest.raises(ConfigurationError, match=r"<locals>\.later is async: .* asyncio only"):
         client.get(client.client_credentials(NEXT))
+    held = TokenClient(ISSUER, BearerToken(partial(later_with, CANARY)), token_endpoint=ENDPOINT)
+    with pytest.raises(ConfigurationError, match=r"^partial is async"):
+        held.get(held.client_credentials(NEXT))
 
 
 @pytest.mark.parametrize(
@@ -800,6 +856,27 @@ def test_a_streamed_body_is_not_sent_twice_and_its_401_returned(numbered, body):
         assert len(resource.requests) == 1
         assert http.post(API, **{name: make()}).status_code == 200
     assert b"ab" in resource.requests[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("resource", "url", "same"),
+    [
+        ("https://stock.example", "https://stock.example:443/", True),
+        ("https://stock.example:443", "https://stock.example/", True),
+        ("https://stock.example", "https://stock.example:0/", False),
+        ("https://stock.example", "https://stock.example:8443/", False),
+        ("http://127.0.0.1", "http://127.0.0.1:0/", False),
+    ],
+)
+def test_a_port_is_part_of_an_origin(numbered, resource, url, same):
+    client, _ = numbered
+    auth = client.for_resource(resource)
+    flow = auth.sync_auth_flow(httpx.Request("GET", url))
+    if same:
+        assert "Authorization" in next(flow).headers
+        return
+    with pytest.raises(ConfigurationError, match="goes nowhere else"):
+        next(flow)
 
 
 def test_a_streamed_body_is_not_sent_twice_under_asyncio(numbered):
