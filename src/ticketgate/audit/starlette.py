@@ -11,13 +11,15 @@ from starlette.routing import Host, Mount, WebSocketRoute
 
 from ticketgate.asgi import AccessTokenMiddleware
 from ticketgate.audit.applications import routes_of
-from ticketgate.audit.layers import EVERY_PATH, middleware_row, peel
+from ticketgate.audit.layers import EVERY_PATH, middleware_row, overridden_rows, peel
+from ticketgate.audit.middleware_stack import is_as_built
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.audit.understood import (
     is_understood_application,
     is_understood_middleware,
     name_of_middleware,
     overridden,
+    overridden_in_gate,
 )
 from ticketgate.core.guards import name_of, protection_by
 from ticketgate.core.public import PublicPaths
@@ -58,8 +60,10 @@ def collect(
 def _of_application(
     inner: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
-    for name in overridden(type(inner), "__call__"):
+    for name in overridden(type(inner), "__call__", "build_middleware_stack"):
         yield middleware_row(name, doors, prefix, "overridden")
+    if not is_as_built(inner):
+        yield middleware_row("middleware_stack", doors, prefix, "replaced")
     router, before = getattr(inner, "router", inner), len(doors)
     doors, rows = _added(inner, doors, prefix)
     yield from rows
@@ -81,6 +85,7 @@ def _added(
         middleware: Any = entry
         make = middleware.cls
         if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
+            rows += overridden_rows(make, doors, prefix)
             gate = cast(Any, make)(cast(Any, app).router, *middleware.args, **middleware.kwargs)
             doors = (*doors, Door.of(gate, prefix))
         elif not is_understood_middleware(make):
@@ -129,6 +134,9 @@ def _of(
     route: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     original = getattr(route, "original_route", route)
+    if isinstance(original, Mount | Host):
+        for name in overridden(type(original), *ROUTING):
+            yield middleware_row(name, doors, prefix + getattr(route, "path", ""), "overridden")
     if isinstance(original, Mount):
         yield from collect(route.app, doors, prefix + route.path, server)
     elif isinstance(original, Host):
@@ -190,6 +198,7 @@ def _around(route: Any, original: Any, prefix: str) -> tuple[list[Door], tuple[s
     inside = list(overridden(type(original), *ROUTING))
     for layer in layers(getattr(route, "app", None)):
         if isinstance(layer, AccessTokenMiddleware):
+            inside += overridden_in_gate(type(layer))
             doors.append(Door.of(layer, prefix))
         elif hasattr(layer, "app") and not is_understood_middleware(layer):
             inside.append(name_of_middleware(layer))
