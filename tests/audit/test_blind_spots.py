@@ -523,3 +523,29 @@ def test_methods_that_a_class_view_answers_itself():
         ("HEAD",): "anybody",
         ("OPTIONS",): "anybody",
     }
+
+
+@pytest.mark.parametrize(
+    ("instead", "shown"), [(lambda: None, "anybody"), (requires(scope("instead")), "scope instead")]
+)
+@pytest.mark.parametrize("included", [False, True])
+@pytest.mark.parametrize("replaces_outer", [False, True])
+def test_dependencies_that_are_overridden_guard_nothing(instead, shown, included, replaces_outer):
+    reader = requires(READ)
+
+    def outer(token=Depends(reader)): ...  # noqa: B008
+
+    app, router = FastAPI(openapi_url=None), APIRouter()
+
+    @router.get("/x", dependencies=[Depends(outer)])
+    async def show(): ...
+
+    if included:
+        app.include_router(router)
+    else:
+        app.get("/x", dependencies=[Depends(outer)])(show)
+    install(app, SERVER)
+    assert access(app) == {("/x", "show"): "scope read"}
+    app.dependency_overrides[outer if replaces_outer else reader] = instead
+    assert access(app) == {("/x", "show"): shown}
+    assert bool(audit(app).problems) is (shown == "anybody")

@@ -24,6 +24,7 @@ from ticketgate.audit.understood import (
 from ticketgate.core.guards import name_of, protection_by
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.server import ResourceServer
+from ticketgate.dependants import calls as calls_of
 from ticketgate.dependants import invalid_scopes, unused_scopes
 from ticketgate.placement import METHODS, effective_routes, is_route, layers
 from ticketgate.starlette import called_by
@@ -158,7 +159,7 @@ def _of_endpoint(
     route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     endpoint = route.endpoint
-    calls = called_by(route)
+    calls = _really_called_by(route)
     asked = [call.server or server for call in calls if hasattr(call, "with_scopes")]
     deciding = tuple(dict.fromkeys(one for one in asked if one is not None))
     around, inside = _around(route, original, prefix)
@@ -174,6 +175,13 @@ def _of_endpoint(
     for one in dispatching:
         row = GuardedRoute(path, ("ANY",), name, None, doors, deciding, not_understood=f"overridden {one}")
         yield row.protected_by(protection_by(calls))
+
+
+def _really_called_by(route: Any) -> list[Any]:
+    """What a request goes through, with FastAPI's ``dependency_overrides`` as they are now."""
+    provider = getattr(route, "dependency_overrides_provider", None)
+    overrides = getattr(provider, "dependency_overrides", None)
+    return list(calls_of(route.dependant, overrides)) if overrides else called_by(route)
 
 
 def _is_passed_over(server: ResourceServer | None, doors: tuple[Door, ...]) -> bool:
