@@ -42,7 +42,8 @@ def overridden(cls: Any, *names: str) -> tuple[str, ...]:
 
 def overridden_in_gate(gate: Any) -> tuple[str, ...]:
     """Those methods of our gates that the class ``gate`` replaces."""
-    ours = (vars(cls) for cls in gate.__mro__ if _is_in(str(cls.__module__), ("ticketgate",)))
+    lineage: tuple[type, ...] = gate.__mro__
+    ours = [vars(cls) for cls in lineage if _is_in(cls.__module__, ("ticketgate",))]
     methods = {name for attributes in ours for name, value in attributes.items() if isfunction(value)}
     return overridden(gate, *sorted(methods - {"__init__"}))
 
