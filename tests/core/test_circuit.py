@@ -8,10 +8,12 @@ import random
 
 import pytest
 from flows import reply
-from opaque import ENDPOINT, GOOD, RFC8414, Gate
-from tokens import ISSUER, NOW, key, token
+from joserfc.jwk import ECKey
+from opaque import ENDPOINT, GOOD, JWKS, RFC8414, Gate
+from tokens import ISSUER, NOW, claims, jwks, key, token
 
 from ticketgate.core.flow import Cause, FetchFailed
+from ticketgate.core.jwe import encrypt
 from ticketgate.core.request import bearer_request
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import InvalidToken, IssuerUnavailable
@@ -331,6 +333,47 @@ def test_a_verified_jwt_counts_as_known():
     gate.answers[raw] = ALIVE
     gate.open(raw)
     assert gate.world.requests[-1].lane.width == 4
+
+
+def test_a_verified_jwt_that_was_refused_is_junk_until_it_is_active_again():
+    gate = Gate(introspect="always", max_concurrency=4)
+    raw = token().decode()
+    for answer, places in [({"active": False}, 4), (ALIVE, 3), ({"active": False}, 4)]:
+        gate.answers[raw] = answer
+        _ = gate.open(raw) if answer is ALIVE else refused(gate, raw)
+        assert gate.world.requests[-1].lane.width == places
+        gate.time.advance(61)
+
+
+@pytest.mark.parametrize("asked", ["always", "by a route"])
+def test_a_jwt_is_one_token_however_often_it_is_encrypted(asked):
+    ours = ECKey.generate_key("P-256")
+    gate = Gate(
+        introspect="always" if asked == "always" else "opaque", opened_with=[ours.as_dict(private=True)]
+    )
+    raw = token().decode()
+    copies = [encrypt(raw, ours.as_dict(private=False)) for _ in range(3)]
+    gate.answers = dict.fromkeys([raw, *copies], ALIVE)
+    for copy in (raw, *copies, *copies):
+        access = gate.open(copy)
+        gate.world.run(gate.server.confirm(bearer_request(copy), access, 10))
+    assert gate.world.asked.count(ENDPOINT) == 1
+    gate.time.advance(61)
+    gate.answers = {}
+    for copy in (raw, *copies):
+        with pytest.raises(InvalidToken, match="inactive"):
+            gate.world.run(gate.server.confirm(bearer_request(copy), access, 10))
+    assert gate.world.asked.count(ENDPOINT) == 2
+
+
+def test_a_jwt_with_another_good_signature_is_the_same_token():
+    signer = key("ES256")
+    gate = Gate(introspect="always")
+    gate.world.pages[JWKS] = jwks(signer)
+    for raw in (sign_jwt(signer, "at+jwt", claims(exp=NOW + 10**6)) for _ in range(2)):
+        gate.answers = {raw: ALIVE}
+        gate.open(raw)
+    assert gate.world.asked.count(ENDPOINT) == 1
 
 
 def test_what_was_said_of_a_token_before_ends_with_a_new_answer():

@@ -202,8 +202,7 @@ class Inspector:
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
-        known = verified or self._circuit.was_active(name, now.wall)
-        answer = yield from once((self, name), partial(self._inquire, raw, name, known, around))
+        answer = yield from once((self, name), partial(self._inquire, raw, name, verified, around))
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
@@ -211,10 +210,11 @@ class Inspector:
         return answer.token
 
     def _inquire(
-        self, raw: bytes, name: bytes, known: bool, around: Surroundings
+        self, raw: bytes, name: bytes, verified: bool, around: Surroundings
     ) -> Flow[Answer | Unavailable]:
         """One request to the endpoint, whoever waits for it; never raises for what comes back."""
         started, circuit = around.clock.monotonic(), self._circuit
+        known = circuit.is_known(name, around.clock.wall(), verified=verified)
         if seconds := circuit.seconds_closed(name, known, started):
             return Unavailable(seconds)
         yield from self._resolve_doubts(around)
@@ -229,7 +229,7 @@ class Inspector:
             yield from self._resolve_doubts(around)
             return Unavailable(seconds)
         circuit.answered(name, known)
-        return self._judge(response, phantom, name, around.clock.read())
+        return self._judge(response, phantom, name, around.clock.read(), verified)
 
     def _exchange(self, raw: bytes, lane: Lane, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
@@ -280,7 +280,9 @@ class Inspector:
         else:
             self._circuit.is_well()
 
-    def _judge(self, response: FrozenDict, phantom: str | None, name: bytes, now: Now) -> Answer:
+    def _judge(
+        self, response: FrozenDict, phantom: str | None, name: bytes, now: Now, verified: bool
+    ) -> Answer:
         claims = _claims(response, self.issuer.identifier)
         rules = self._rules(now.wall)
         try:
@@ -289,7 +291,7 @@ class Inspector:
             lenient = self._settings.accept_missing_audience
             check_introspected(claims, rules, self.issuer.identifier, accept_missing_audience=lenient)
         except InvalidToken as error:
-            return self._refuse(error.reason, name, now)
+            return self._refuse(error.reason, name, now, verified)
         token = AccessToken(claims, EMPTY, "opaque", phantom)
         until, end = now.monotonic + self._settings.cache_ttl, token.expires_at
         answer = Answer(token, "", now.monotonic, until, math.inf if end is None else end + self._leeway)
@@ -297,12 +299,12 @@ class Inspector:
         self._circuit.was_called_active(name, answer.expires_at)
         return answer
 
-    def _refuse(self, reason: str, name: bytes, now: Now) -> Answer:
+    def _refuse(self, reason: str, name: bytes, now: Now, verified: bool) -> Answer:
         """Remember a refusal, and no more what was said of the token before."""
         answer = Answer(None, reason, now.monotonic, now.monotonic + self._settings.negative_ttl, math.inf)
         self._others.put(name, answer)
         self._active.drop(name)
-        self._circuit.was_called_inactive(name)
+        self._circuit.was_called_inactive(name, verified=verified)
         return answer
 
     def _rules(self, wall: float) -> Rules:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.binding import check_binding
+from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock, Now
@@ -95,6 +96,7 @@ class ResourceServer:
         self._inspectors = _inspectors(named, self.audiences, self.leeway)
         self._opaque_issuer = opaque_issuer
         self._decryption_keys = decryption_keys_of(decryption_keys)
+        self._signed_names: BoundedCache[bytes, bytes] = BoundedCache(token_cache)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
         self._remembers = token_cache > 0 or bool(self._inspectors)
 
@@ -258,9 +260,20 @@ class ResourceServer:
 
         What it says of a JWT is remembered under a name of its own: a JWT is always judged by its signature too.
         """
-        name = sha256(raw).digest() + (b"" if token.kind == "opaque" else b" confirmed")
+        name = sha256(raw).digest() if token.kind == "opaque" else self._signed_name(raw)
         if inspector.remembered(name, now, within) is None:
             _ = yield from inspector.ask(raw, name, now, self._around, verified=True)
+
+    def _signed_name(self, raw: bytes) -> bytes:
+        """The name of what the issuer signed in a JWT, which is the same however often that is encrypted anew."""
+        if self._decryption_keys is None or raw.count(b".") != 4:
+            return _named_by_what_is_signed(raw)
+        outer = sha256(raw).digest()
+        name = self._signed_names.get(outer)
+        if name is None:
+            name = _named_by_what_is_signed(self._opened(raw))
+            self._signed_names.put(outer, name)
+        return name
 
     def _issuer_named(self, iss: Any) -> Issuer | None:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
@@ -281,6 +294,11 @@ class ResourceServer:
             return
         if self.tenants.verified(issuer, now.monotonic):
             yield from issuer.keys.end_probation()
+
+
+def _named_by_what_is_signed(jwt: bytes) -> bytes:
+    """Without the signature (RFC 7515 §5.1): anybody can turn an ECDSA signature into another good one."""
+    return sha256(jwt.rpartition(b".")[0]).digest() + b" confirmed"
 
 
 def _log_refusal(error: OAuthError) -> None:
