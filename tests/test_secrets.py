@@ -187,6 +187,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "flow.Fetch": lambda: made("flow.Fetch", request()),
     "flow.FetchFailed": lambda: FetchFailed("answered 500", reply({"token": CANARY}, x=CANARY)),
     "flow.HttpRequest": request,
+    "flow.Within": lambda: made("flow.Within", None, 5, partial(print, RAW)),
     "flow.Once": lambda: made("flow.Once", ("name", RAW), partial(print, RAW)),
     "flow.Reply": lambda: reply({"access_token": CANARY}, set_cookie=CANARY),
     "flow.Save": lambda: made("flow.Save", "/path", RAW),
@@ -220,7 +221,7 @@ CASES: dict[str, Callable[[], Any]] = {
 SHOWS_NO_SECRET = {
     # values without secrets: settings, times, names, counts, public keys, what routes declare
     "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
-    "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
+    "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Place", "blocking.Wait", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
     "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load",
     "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",

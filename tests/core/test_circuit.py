@@ -228,17 +228,17 @@ def left_alone():
 def test_after_a_pause_few_questions_run_until_a_known_token_is_answered():
     gate = left_alone()
     refused(gate, "odd")
-    assert gate.world.requests[-1].lane.width == 1
+    assert gate.world.lanes[-1].width == 1
     gate.answers = {"d": ALIVE}
     gate.open("d")
-    assert gate.world.requests[-1].lane.width == 1
+    assert gate.world.lanes[-1].width == 1
     gate.world.catch_up()
-    assert gate.world.requests[-1].lane.width == 1  # our own question is not needed any more
+    assert gate.world.lanes[-1].width == 1  # our own question is not needed any more
     refused(gate, "odd")
-    assert gate.world.requests[-1].lane.width == 15
+    assert gate.world.lanes[-1].width == 15
     gate.time.advance(61)
     gate.open("d")
-    assert gate.world.requests[-1].lane.width == 20
+    assert gate.world.lanes[-1].width == 20
 
 
 def test_our_own_question_does_not_count_where_a_known_token_was_answered_meanwhile():
@@ -270,7 +270,7 @@ def test_after_a_pause_our_own_question_may_show_that_all_is_well():
     gate.world.catch_up()
     for number in range(5):
         assert refused(gate, f"junk{number}")
-        assert gate.world.requests[-1].lane.width == 15
+        assert gate.world.lanes[-1].width == 15
 
 
 def test_our_own_question_decides_nothing_where_our_own_limit_is_reached():
@@ -293,7 +293,8 @@ def test_our_own_question_is_about_a_random_token():
         gate.world.catch_up()
         (asked,) = gate.world.requests
         assert len(gate.form()["token"]) == 43
-        assert asked.lane.width == 20
+        assert asked.url == ENDPOINT
+        assert gate.world.lanes[-1].width == 20
         gate.time.advance(31)
     assert "token=a" not in repr(gate.world.requests)
 
@@ -320,9 +321,9 @@ def test_a_token_whose_question_was_only_refused_may_be_asked_about_again():
 def test_a_quarter_of_the_places_is_kept_for_known_tokens(places, for_new):
     gate = seen_before("known", max_concurrency=places, max_waiting=7)
     refused(gate, "new")
-    new = gate.world.requests[-1].lane
+    new = gate.world.lanes[-1]
     gate.open("known")
-    known = gate.world.requests[-1].lane
+    known = gate.world.lanes[-1]
     assert (new.width, new.queue, new.inside) == (for_new, 7, known)
     assert (known.width, known.queue, known.inside) == (places, 7, None)
 
@@ -332,7 +333,7 @@ def test_a_verified_jwt_counts_as_known():
     raw = token().decode()
     gate.answers[raw] = ALIVE
     gate.open(raw)
-    assert gate.world.requests[-1].lane.width == 4
+    assert gate.world.lanes[-1].width == 4
 
 
 def test_a_verified_jwt_that_was_refused_is_junk_until_it_is_active_again():
@@ -341,7 +342,7 @@ def test_a_verified_jwt_that_was_refused_is_junk_until_it_is_active_again():
     for answer, places in [({"active": False}, 4), (ALIVE, 3), ({"active": False}, 4)]:
         gate.answers[raw] = answer
         _ = gate.open(raw) if answer is ALIVE else refused(gate, raw)
-        assert gate.world.requests[-1].lane.width == places
+        assert gate.world.lanes[-1].width == places
         gate.time.advance(61)
 
 

@@ -542,6 +542,35 @@ def test_a_token_and_its_answer_stand_in_no_log(caplog):
     assert "unknown-token" not in caplog.text
 
 
+def test_where_too_many_wait_for_opaque_issuer_nothing_is_decided():
+    gate = Gate()
+    gate.server = ResourceServer(
+        API, gate.issuer, opaque_issuer=lambda raw: gate.issuer, clock=gate.time.clock
+    )
+    gate.open()
+    gate.time.advance(60)
+    gate.world.lanes.clear()
+    gate.open()
+    with pytest.raises(InvalidToken, match="inactive"):
+        gate.open("new")
+    assert [lane.width for lane in gate.world.lanes] == [20, 20, 15, 15]
+    gate.world.has_no_place = True
+    with pytest.raises(IssuerUnavailable, match="opaque_issuer was not asked") as unavailable:
+        gate.open("newer")
+    assert unavailable.value.retry_after == 1
+
+
+def test_what_proves_who_we_are_is_made_within_the_place_of_the_question():
+    gate = Gate(auth=BearerToken(lambda: made.append(len(gate.world.lanes)) or "ours"))
+    made = []
+    gate.open()
+    assert made == [1]
+    gate.world.has_no_place = True
+    with pytest.raises(IssuerUnavailable):
+        gate.open("new")
+    assert made == [1]
+
+
 def test_every_token_can_be_asked_about():
     gate = Gate(introspect="always")
     raw = token().decode()

@@ -24,6 +24,7 @@ issuer has not called inactive.
 """
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,13 +53,18 @@ class Pause:
 NO_PAUSE = Pause()
 
 
+def lanes(owner: Hashable, width: int, queue: int) -> dict[bool, Lane]:
+    """The lanes of tokens that are known and of those that are not, for which a quarter of the places is closed."""
+    everybody = Lane((owner, "all"), width, queue)
+    others = Lane((owner, "new"), max(1, width - max(1, width // 4)), queue, everybody)
+    return {True: everybody, False: others}
+
+
 class Circuit:
     """What is known of one endpoint's health; at most ``width`` questions at once, ``queue`` of each kind wait."""
 
     def __init__(self, width: int, queue: int) -> None:
-        everybody = Lane((self, "all"), width, queue)
-        others = Lane((self, "new"), max(1, width - max(1, width // 4)), queue, everybody)
-        self._lanes = {True: everybody, False: others}
+        self._lanes = lanes(self, width, queue)
         self._trials = {
             known: Lane((self, "trial", known), 1, 0, lane) for known, lane in self._lanes.items()
         }

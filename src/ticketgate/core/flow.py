@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Exchanges of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait.
+    """Flows of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait.
 
     Those in it also need a place in the lane ``inside``, if there is one, which others may use too.
     """
@@ -69,7 +69,6 @@ class HttpRequest:
     timeout: float = 5
     max_bytes: int = 524_288
     body: bytes | None = field(default=None, repr=False)
-    lane: Lane | None = None
     connection: Connection = DIRECT
     keep_alive: bool = False
 
@@ -155,6 +154,21 @@ class Call(NamedTuple):
         return f"Call({name_of(self.function)})"  # tokens are among the arguments
 
 
+class Within(NamedTuple):
+    """Run ``flow`` while it has a place in ``lane``; the answer is its result.
+
+    `FetchFailed` with `Cause.LIMIT` is thrown where there is no place within ``patience`` seconds.  What the wait took
+    is taken from the time of the exchanges in ``flow``.  Functions of the user that it asks have threads of their own.
+    """
+
+    lane: Lane
+    patience: float
+    flow: Callable[[], "Flow[Any]"]
+
+    def __repr__(self) -> str:
+        return f"Within(patience={self.patience})"  # the flow may hold a token
+
+
 class Load(NamedTuple):
     """Read the file ``path``; the answer is its bytes, or None where there is none that can be used."""
 
@@ -185,7 +199,7 @@ class Alone(NamedTuple):
         return f"Alone({self.path!r}, patience={self.patience})"
 
 
-Effect: TypeAlias = Fetch | Once | Call | Load | Save | Alone
+Effect: TypeAlias = Fetch | Once | Call | Within | Load | Save | Alone
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -207,6 +221,11 @@ def once(
 def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:
     """The result of a function that the user gave us."""
     return (yield Call(function, arguments))
+
+
+def within(lane: Lane, patience: float, flow: Callable[[], Flow[T]]) -> Flow[T]:
+    """The result of ``flow``, run with a place in ``lane``.  Raises `FetchFailed` where there is none."""
+    return cast(T, (yield Within(lane, patience, flow)))
 
 
 def load(path: str) -> Flow[bytes | None]:

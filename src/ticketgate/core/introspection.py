@@ -26,7 +26,7 @@ from ticketgate.core.claims import Rules, check_introspected
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once
+from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once, within
 from ticketgate.core.freshness import retry_after
 from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
@@ -191,6 +191,10 @@ class Inspector:
             return None
         return answer.token if now.monotonic - answer.asked_at <= within else None
 
+    def knows(self, name: bytes, now: Now) -> bool:
+        """Whether the issuer vouched for the token before, so that it is not junk."""
+        return self._circuit.is_known(name, now.wall)
+
     def ask(
         self, raw: bytes, name: bytes, now: Now, around: Surroundings, *, verified: bool = False
     ) -> Flow[AccessToken]:
@@ -232,6 +236,11 @@ class Inspector:
         return self._judge(response, phantom, name, around.clock.read(), verified)
 
     def _exchange(self, raw: bytes, lane: Lane, around: Surroundings) -> Flow[Reply]:
+        """The reply to a question that has its place before anything is done for it, our proof included."""
+        question = partial(self._question, raw, around)
+        return (yield from within(lane, self._settings.timeout, question))
+
+    def _question(self, raw: bytes, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
         proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
         mutual_tls = proof.certificate is not None
@@ -246,7 +255,6 @@ class Inspector:
             accept=ACCEPT[settings.expect],
             timeout=settings.timeout,
             max_bytes=settings.max_bytes,
-            lane=lane,
         )
         return (yield from fetch(self.issuer.metadata.whereabouts.reach(request)))
 

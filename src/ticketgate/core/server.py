@@ -18,7 +18,7 @@ from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock, Now
 from ticketgate.core.credentials import MAX_TOKEN_BYTES, Credentials, check_characters, parse_credentials
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Flow, call
+from ticketgate.core.flow import Flow
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read
@@ -37,6 +37,7 @@ from ticketgate.events import CacheHit, Event, Refused
 
 if TYPE_CHECKING:
     from ticketgate.core.introspection import Inspector
+    from ticketgate.core.opaque_issuer import OpaqueIssuer
     from ticketgate.core.tenants import IssuerTemplate, Tenants
 
 MAX_LEEWAY = 300
@@ -94,7 +95,7 @@ class ResourceServer:
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
         self._inspectors = _inspectors(named, self.audiences, self.leeway)
-        self._opaque_issuer = opaque_issuer
+        self._opaque_issuer = _opaque_issuer(opaque_issuer, self._inspectors)
         self._decryption_keys = decryption_keys_of(decryption_keys)
         self._signed_names: BoundedCache[bytes, bytes] = BoundedCache(token_cache)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
@@ -232,7 +233,10 @@ class ResourceServer:
         """
         refusal: InvalidToken | None = None
         silence: IssuerUnavailable | None = None
-        for inspector in (yield from self._whom_to_ask(raw)):
+        inspectors = self._inspectors
+        if self._opaque_issuer is not None:
+            inspectors = yield from self._opaque_issuer.inspectors(raw, name, now)
+        for inspector in inspectors:
             try:
                 return (yield from inspector.ask(raw, name, now, self._around))
             except InvalidToken as error:
@@ -240,18 +244,6 @@ class ResourceServer:
             except IssuerUnavailable as error:
                 silence = error
         raise silence or refusal or InvalidToken("malformed", expected="a JWT")
-
-    def _whom_to_ask(self, raw: bytes) -> Flow["tuple[Inspector, ...]"]:
-        """Every issuer with introspection, in order; or the one that ``opaque_issuer`` names."""
-        if self._opaque_issuer is None:
-            return self._inspectors
-        issuer = yield from call(self._opaque_issuer, raw.decode("ascii"))
-        if issuer is None:
-            raise InvalidToken("issuer", expected="one that opaque_issuer knows")
-        chosen = tuple(inspector for inspector in self._inspectors if inspector.issuer is issuer)
-        if not chosen:
-            raise ConfigurationError("opaque_issuer must return one of our issuers that has introspection")
-        return chosen
 
     def _confirmed(
         self, inspector: "Inspector", token: AccessToken, raw: bytes, now: Now, within: float = math.inf
@@ -355,6 +347,17 @@ def _tenants(
     if loopback:
         logger.warning("accept_loopback_issuers: issuer_for is given plain http URLs on loopback too")
     return Tenants(templates, issuer_for, limit, loopback=loopback)
+
+
+def _opaque_issuer(
+    function: Callable[[str], Any] | None, inspectors: "tuple[Inspector, ...]"
+) -> "OpaqueIssuer | None":
+    """Who says which issuer is asked; loaded for those who have several."""
+    if function is None:
+        return None
+    from ticketgate.core.opaque_issuer import OpaqueIssuer
+
+    return OpaqueIssuer(function, inspectors)
 
 
 def _inspectors(

@@ -8,8 +8,9 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import aclosing, asynccontextmanager, nullcontext
-from contextvars import Context
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar, cast
@@ -31,6 +32,7 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    Within,
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
@@ -49,6 +51,7 @@ from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
+THREADS = 32  # for functions of the user that no lane bounds
 
 
 class Driver:
@@ -79,11 +82,11 @@ class Driver:
             return result
         return await self._go_on(flow, effect)
 
-    async def _go_on(self, flow: Flow[T], effect: Effect) -> T:
+    async def _go_on(self, flow: Flow[T], effect: Effect, place: "Place | None" = None) -> T:
         _require_asyncio()  # a driver that many share may meet several event loops
         while True:
             try:
-                step = partial(flow.send, await self._perform(effect))
+                step = partial(flow.send, await self._perform(effect, place))
             except Exception as error:
                 step = partial(flow.throw, error)
             try:
@@ -91,10 +94,10 @@ class Driver:
             except StopIteration as done:
                 return cast(T, done.value)
 
-    async def _perform(self, effect: Effect) -> Any:
+    async def _perform(self, effect: Effect, place: "Place | None") -> Any:
         match effect:
             case Fetch(request):
-                return await self._fetch(request)
+                return await self._fetch(request, place or NO_WAIT)
             case Once(wait=True, limited=True):
                 return await self._together_if_few_wait(effect)
             case Once(wait=True):
@@ -102,7 +105,10 @@ class Driver:
             case Once():
                 _ = self._begin(effect)
             case Call(function, arguments):
-                return await _call(function, arguments)
+                threads = self._on_this_loop().threads if place is None else place.threads
+                return await _call(function, arguments, threads)
+            case Within():
+                return await self._within(effect)
             case Load(path):
                 return await asyncio.to_thread(files.load, path)
             case Save(path, data):
@@ -156,17 +162,32 @@ class Driver:
     def _on_this_loop(self) -> "OnLoop":
         return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
 
-    async def _fetch(self, request: HttpRequest) -> Reply:
-        must_wait = self._is_full(request.lane)
+    async def _within(self, effect: Within) -> Any:
+        had_to_wait, began = self._is_full(effect.lane), time.monotonic()
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(effect.patience):
+                    await held.enter_async_context(self._turn(effect.lane))
+            except TimeoutError as error:
+                raise too_many() from error
+            waited = time.monotonic() - began if had_to_wait else 0
+            place = Place(self._places(effect.lane).threads, had_to_wait, waited)
+            flow = effect.flow()
+            try:
+                first = next(flow)
+            except StopIteration as done:
+                return done.value
+            return await self._go_on(flow, first, place)
+
+    async def _fetch(self, request: HttpRequest, place: "Place") -> Reply:
         try:
             async with (
-                asyncio.timeout(request.timeout),
-                self._turn(request.lane),
+                asyncio.timeout(request.timeout - place.waited),
                 await self._open_client(request) as client,
             ):
                 return await _exchange(client, request)
         except TimeoutError as error:
-            raise (too_many() if must_wait else too_slow(request)) from error
+            raise (too_many() if place.had_to_wait else too_slow(request)) from error
         except Exception as error:
             raise failed(error) from None  # what it was made of may quote a secret
 
@@ -191,11 +212,11 @@ class Driver:
             places.free.release()
 
     def _is_full(self, lane: Lane | None) -> bool:
-        """Whether an exchange must wait for its turn: then its time may run out before anybody was asked."""
+        """Whether a flow must wait for its turn: then its time may run out before anybody was asked."""
         return lane is not None and (self._places(lane).free.locked() or self._is_full(lane.inside))
 
     def _places(self, lane: Lane) -> "Places":
-        return self._on_this_loop().lanes.setdefault(lane.name, Places(asyncio.Semaphore(lane.width)))
+        return self._on_this_loop().lanes.setdefault(lane.name, Places(lane.width))
 
     async def _open_client(self, request: HttpRequest) -> Any:
         if self._client is not None:
@@ -205,12 +226,28 @@ class Driver:
         return nullcontext(await self._on_this_loop().kept_client(connection_for(request)))
 
 
-@dataclass
 class Places:
-    """The places of a lane, and how many wait for one."""
+    """The places of a lane, how many wait for one, and threads for those who have one.
 
-    free: asyncio.Semaphore
-    waiting: int = 0
+    A pool starts its threads when they are needed, and ends them when it is collected.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.free = asyncio.Semaphore(width)
+        self.waiting = 0
+        self.threads = ThreadPoolExecutor(width, "ticketgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a lane: the threads that go with it, and how long it took to get it, in seconds."""
+
+    threads: ThreadPoolExecutor | None
+    had_to_wait: bool
+    waited: float
+
+
+NO_WAIT = Place(None, had_to_wait=False, waited=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +265,7 @@ class OnLoop:
         self.running: dict[Hashable, Run] = {}
         self.waiting = 0
         self.lanes: dict[Hashable, Places] = {}
+        self.threads = ThreadPoolExecutor(THREADS, "ticketgate")
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
         self._open: dict[Connection, httpx.AsyncClient] = {}
 
@@ -266,12 +304,18 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         return answer.complete()
 
 
-async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """The result of a user's function: awaited where it is async, in a thread where it is not and so might block."""
+async def _call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], threads: ThreadPoolExecutor | None
+) -> Any:
+    """The result of a user's function: awaited where it is async, in a thread where it is not and so might block.
+
+    The loop's own threads also resolve names, and are the application's: they are never filled by us.
+    """
     method = getattr(function, "__call__", None)  # noqa: B004  what matters is how it is defined
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method):
         return await function(*arguments)
-    result = await asyncio.to_thread(_without_stop_iteration, function, arguments)
+    run = partial(copy_context().run, _without_stop_iteration, function, arguments)
+    result = await asyncio.get_running_loop().run_in_executor(threads, run)
     return await result if inspect.isawaitable(result) else result
 
 

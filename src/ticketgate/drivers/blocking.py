@@ -35,6 +35,7 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    Within,
     name_of,
 )
 from ticketgate.core.request import bearer_request
@@ -74,24 +75,29 @@ class Driver:
 
     def run(self, flow: Flow[T]) -> T:
         """The result of ``flow``; raises what it raises."""
+        return self._run(flow, NO_WAIT)
+
+    def _run(self, flow: Flow[T], wait: "Wait") -> T:
         try:
             effect = next(flow)
             while True:
-                effect = self._step(flow, effect)
+                effect = self._step(flow, effect, wait)
         except StopIteration as done:
             return cast(T, done.value)
 
-    def _step(self, flow: Flow[Any], effect: Effect) -> Effect:
+    def _step(self, flow: Flow[Any], effect: Effect, wait: "Wait") -> Effect:
         try:
-            answer = self._perform(effect)
+            answer = self._perform(effect, wait)
         except Exception as error:
             return flow.throw(error)
         return flow.send(answer)
 
-    def _perform(self, effect: Effect) -> Any:
+    def _perform(self, effect: Effect, wait: "Wait") -> Any:
         match effect:
             case Fetch(request):
-                return self._fetch(request)
+                return self._fetch(request, wait)
+            case Within():
+                return self._within(effect)
             case Once(wait=True):
                 with self._in_this_process().waiting(self._max_waiting if effect.limited else None):
                     return self._begin(effect).result()
@@ -141,17 +147,21 @@ class Driver:
     def _in_this_process(self) -> "Shared":
         return self._shared.setdefault(os.getpid(), Shared())  # what another process began never ends here
 
-    def _fetch(self, request: HttpRequest) -> Reply:
-        deadline = time.monotonic() + request.timeout
-        with self._turn(request.lane, deadline) as had_to_wait:
-            outcome: Future[Reply] = Future()
-            line = Line()
-            _thread(partial(self._exchange, request, line, outcome))
-            try:
-                return outcome.result(deadline - time.monotonic())
-            except TimeoutError as error:
-                line.cut()
-                raise (too_many() if had_to_wait else too_slow(request)) from error
+    def _within(self, effect: Within) -> Any:
+        began = time.monotonic()
+        with self._turn(effect.lane, began + effect.patience) as had_to_wait:
+            waited = time.monotonic() - began if had_to_wait else 0
+            return self._run(effect.flow(), Wait(had_to_wait, waited))
+
+    def _fetch(self, request: HttpRequest, wait: "Wait") -> Reply:
+        outcome: Future[Reply] = Future()
+        line = Line()
+        _thread(partial(self._exchange, request, line, outcome))
+        try:
+            return outcome.result(request.timeout - wait.seconds)
+        except TimeoutError as error:
+            line.cut()
+            raise (too_many() if wait.was_needed else too_slow(request)) from error
 
     @contextmanager
     def _turn(self, lane: Lane | None, deadline: float) -> Generator[bool, None, None]:
@@ -184,6 +194,17 @@ class Driver:
         if not request.keep_alive:
             return httpx.Client(**client_arguments(connection_for(request)))
         return nullcontext(self._in_this_process().kept_client(connection_for(request)))
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Whether a flow had to wait for its place in a lane, and for how long."""
+
+    was_needed: bool
+    seconds: float
+
+
+NO_WAIT = Wait(was_needed=False, seconds=0)
 
 
 class Places:
