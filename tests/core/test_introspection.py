@@ -4,6 +4,7 @@ import base64
 import codecs
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from flows import World, reply, run
@@ -715,6 +716,23 @@ def test_a_signed_answer_is_at_most_a_minute_old(changes):
     gate = Gate(expect="jwt")
     gate.answers["opaque"] = signed(**changes)
     assert gate.open().subject == "alice"
+
+
+@pytest.mark.parametrize("expect", ["jwt", "phantom"])
+def test_a_key_that_was_replaced_under_its_id_is_found_for_answers_too(expect):
+    def answer(signing):
+        if expect == "jwt":
+            return signed(signing=signing)
+        return reply(token(signing=signing), content_type="application/jwt")
+
+    gate = Gate(expect=expect)
+    gate.answers["opaque"] = answer(key())
+    gate.open()
+    newer = replace(key("RS256", "other"), kid=key().kid)
+    gate.world.pages[JWKS] = jwks(newer)
+    gate.time.advance(1)
+    gate.answers["new"] = answer(newer)
+    assert gate.open("new").subject == "alice"
 
 
 def test_an_old_signed_answer_cannot_be_sent_again(caplog):

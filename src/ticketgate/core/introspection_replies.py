@@ -16,7 +16,7 @@ from ticketgate.core.claims import (
 )
 from ticketgate.core.flow import FetchFailed, Flow, Reply
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
+from ticketgate.core.jwt import UnverifiedJWT, check_header, read
 from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_document, without_nulls
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken
@@ -96,8 +96,7 @@ class Replies:
         check_header(jwt.header, types, self._issuer.algorithms)
         if jwt.claims.get("iss") != self._issuer.identifier:
             raise InvalidToken("issuer", expected=self._issuer.identifier, actual=jwt.claims.get("iss"))
-        keys = yield from self._issuer.keys.find(jwt.header, around.clock.read(), around)
-        verify_signature(jwt, keys)
+        _ = yield from self._issuer.keys.verify(jwt, around.clock.read(), around)
         return jwt
 
 
