@@ -9,7 +9,7 @@ import random
 import pytest
 from flows import reply
 from joserfc.jwk import ECKey
-from opaque import ENDPOINT, GOOD, JWKS, RFC8414, Gate
+from opaque import ENDPOINT, GOOD, JWKS, OPENID, RFC8414, Gate
 from tokens import ISSUER, NOW, claims, jwks, key, token
 
 from ticketgate.core.flow import Cause, FetchFailed
@@ -142,6 +142,15 @@ def test_connections_must_fail_in_a_row():
         for answer in (DEAD, DEAD, reply({}, 500)):
             gate.otherwise = answer
             assert refused(gate, f"odd{random.random()}")
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 503])
+def test_metadata_that_cannot_be_used_pauses_whatever_its_status(status, caplog):
+    gate = Gate(endpoint=None)
+    gate.world.pages |= dict.fromkeys([RFC8414, OPENID], reply({}, status))
+    asked = [refused(gate, f"odd{number}") for number in range(5)]
+    assert asked == [True, True, True, False, False]
+    assert "there is no introspection endpoint" not in caplog.text
 
 
 def test_metadata_that_is_not_there_counts_as_no_connection():

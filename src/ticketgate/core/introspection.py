@@ -321,7 +321,10 @@ class Inspector:
     def _failed(self, error: Exception, name: bytes, known: bool, around: Surroundings) -> int:
         """Log whose fault it probably is; the seconds after which the token is worth another question."""
         failure = error if isinstance(error, FetchFailed) else FetchFailed(str(error))
-        status = failure.reply.status if failure.reply else 0
+        asked = (
+            failure.reply is not None and failure.cause is not Cause.CONNECTION
+        )  # or the metadata answered
+        status = failure.reply.status if asked and failure.reply else 0
         issuer, hint = self.issuer.identifier, HINTS.get(status, "")
         message, details = "introspection at %s failed: %s%s", {"issuer": issuer}
         logger.warning(message, issuer, error, hint and f" ({hint})", extra=details)
