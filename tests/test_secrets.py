@@ -197,6 +197,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "http_options.HTTPOptions": http_options,
     "http_options.Whereabouts": lambda: made("http_options.Whereabouts", ISSUER, http=http_options()),
     "introspection.Answer": lambda: made("introspection.Answer", access_token(), "", 0.0, 0.0, 0.0),
+    "introspection.Question": lambda: made("introspection.Question", b"name", False, 0.0),
     "introspection.Introspection": lambda: issuer().introspection,
     "issuer.Issuer": issuer,
     "jwe.DecryptionKeys": lambda: made("jwe.DecryptionKeys", [private_jwk()]),

@@ -23,7 +23,7 @@ from ticketgate import (
     PrivateKeyJwt,
     ResourceServer,
 )
-from ticketgate.core.flow import Certificate
+from ticketgate.core.flow import Certificate, Once
 from ticketgate.core.request import bearer_request
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import (
@@ -600,6 +600,58 @@ def test_where_every_token_is_asked_about_an_outage_lets_nobody_in():
 def confirmed(gate, raw, within):
     access = gate.open(raw)
     gate.world.run(gate.server.confirm(bearer_request(raw), access, within))
+
+
+@pytest.mark.parametrize(("waited", "questions"), [(6, 1), (7, 2)])
+def test_an_answer_is_as_old_as_its_question(waited, questions):
+    def slowly(request):
+        gate.time.advance(4)
+        return reply(GOOD)
+
+    gate = Gate()
+    gate.world.pages[ENDPOINT] = slowly
+    access = gate.open()
+    gate.time.advance(waited - 4)
+    gate.world.run(gate.server.confirm(bearer_request("opaque"), access, 6))
+    assert gate.world.asked.count(ENDPOINT) == questions
+
+
+def test_an_answer_is_remembered_from_its_question_on():
+    gate = Gate(cache_ttl=10)
+    gate.world.pages[ENDPOINT] = lambda request: gate.time.advance(4) or reply(GOOD)
+    gate.open()
+    gate.time.advance(6)
+    gate.open()
+    assert gate.world.asked.count(ENDPOINT) == 2
+
+
+@pytest.mark.parametrize(("ago", "outcome"), [(5, "alice"), (6, "inactive")])
+def test_a_question_of_long_ago_is_not_joined(ago, outcome):
+    class Joined(World):
+        """Whoever asks meets a run that began a while ago, when the token was still active."""
+
+        def _answer(self, effect):
+            if not isinstance(effect, Once) or self.joined:
+                return super()._answer(effect)
+            self.joined = True
+            gate.time.advance(-ago)
+            answer = self.run(effect.flow())
+            gate.time.advance(ago)
+            gate.answers["opaque"] = {"active": False}
+            return answer
+
+    gate = Gate()
+    access = gate.open()
+    gate.time.advance(100)
+    world = Joined(gate.world.pages)
+    world.joined = False
+    confirming = gate.server.confirm(bearer_request("opaque"), access, 5)
+    if outcome == "inactive":
+        with pytest.raises(InvalidToken, match=outcome):
+            world.run(confirming)
+    else:
+        world.run(confirming)
+    assert world.asked.count(ENDPOINT) == (2 if outcome == "inactive" else 1)
 
 
 def test_a_token_can_be_confirmed():

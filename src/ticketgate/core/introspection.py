@@ -151,6 +151,14 @@ class Answer(NamedTuple):
     expires_at: float
 
 
+class Question(NamedTuple):
+    """The name of a token, whether it is known to be genuine, and when it was asked about (monotonic seconds)."""
+
+    name: bytes
+    verified: bool
+    asked_at: float
+
+
 class Unavailable(NamedTuple):
     """There is no answer now; ``seconds`` until it is worth asking again."""
 
@@ -185,7 +193,7 @@ class Inspector:
         self._replies = Replies(issuer, settings.expect, settings.our_names, introspection.decryption_keys)
 
     def remembered(self, name: bytes, now: Now, within: float = math.inf) -> AccessToken | None:
-        """The token of an active answer that is not older than ``within`` seconds, or None."""
+        """The token of an active answer to a question of the last ``within`` seconds, or None."""
         answer = self._active.get(name)
         if answer is None or now.monotonic >= answer.until or now.wall >= answer.expires_at:
             return None
@@ -196,17 +204,28 @@ class Inspector:
         return self._circuit.is_known(name, now.wall)
 
     def ask(
-        self, raw: bytes, name: bytes, now: Now, around: Surroundings, *, verified: bool = False
+        self,
+        raw: bytes,
+        name: bytes,
+        now: Now,
+        around: Surroundings,
+        *,
+        verified: bool = False,
+        within: float = math.inf,
     ) -> Flow[AccessToken]:
         """The access token that ``raw`` is, by a new answer of the issuer.
 
-        ``verified`` says that the token is known to be genuine.  Raises `InvalidToken` where it is not active or
+        ``verified`` says that the token is known to be genuine; a question that others asked more than ``within``
+        seconds ago is not ours.  Raises `InvalidToken` where it is not active or
         not for us, `IssuerUnavailable` where that cannot be known.
         """
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
-        answer = yield from once((self, name), partial(self._inquire, raw, name, verified, around))
+        inquire = partial(self._inquire, raw, name, verified, around)
+        answer = yield from once((self, name), inquire)
+        if isinstance(answer, Answer) and answer.asked_at < now.monotonic - within:  # we joined it too late
+            answer = yield from once((self, name), inquire)
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
@@ -233,7 +252,7 @@ class Inspector:
             yield from self._resolve_doubts(around)
             return Unavailable(seconds)
         circuit.answered(name, known)
-        return self._judge(response, phantom, name, around.clock.read(), verified)
+        return self._judge(response, phantom, Question(name, verified, started), around.clock.read())
 
     def _exchange(self, raw: bytes, lane: Lane, around: Surroundings) -> Flow[Reply]:
         """The reply to a question that has its place before anything is done for it, our proof included."""
@@ -288,9 +307,8 @@ class Inspector:
         else:
             self._circuit.is_well()
 
-    def _judge(
-        self, response: FrozenDict, phantom: str | None, name: bytes, now: Now, verified: bool
-    ) -> Answer:
+    def _judge(self, response: FrozenDict, phantom: str | None, question: "Question", now: Now) -> Answer:
+        """What an answer makes of the token; its age counts from the question, after which anything may have happened."""
         claims = _claims(response, self.issuer.identifier)
         rules = self._rules(now.wall)
         try:
@@ -299,20 +317,22 @@ class Inspector:
             lenient = self._settings.accept_missing_audience
             check_introspected(claims, rules, self.issuer.identifier, accept_missing_audience=lenient)
         except InvalidToken as error:
-            return self._refuse(error.reason, name, now, verified)
+            return self._refuse(error.reason, question, now)
         token = AccessToken(claims, EMPTY, "opaque", phantom)
-        until, end = now.monotonic + self._settings.cache_ttl, token.expires_at
-        answer = Answer(token, "", now.monotonic, until, math.inf if end is None else end + self._leeway)
-        self._active.put(name, answer)
-        self._circuit.was_called_active(name, answer.expires_at)
+        until, end = question.asked_at + self._settings.cache_ttl, token.expires_at
+        expires_at = math.inf if end is None else end + self._leeway
+        answer = Answer(token, "", question.asked_at, until, expires_at)
+        self._active.put(question.name, answer)
+        self._circuit.was_called_active(question.name, expires_at)
         return answer
 
-    def _refuse(self, reason: str, name: bytes, now: Now, verified: bool) -> Answer:
+    def _refuse(self, reason: str, question: "Question", now: Now) -> Answer:
         """Remember a refusal, and no more what was said of the token before."""
-        answer = Answer(None, reason, now.monotonic, now.monotonic + self._settings.negative_ttl, math.inf)
+        name, until = question.name, now.monotonic + self._settings.negative_ttl
+        answer = Answer(None, reason, question.asked_at, until, math.inf)
         self._others.put(name, answer)
         self._active.drop(name)
-        self._circuit.was_called_inactive(name, verified=verified)
+        self._circuit.was_called_inactive(name, verified=question.verified)
         return answer
 
     def _rules(self, wall: float) -> Rules:

@@ -145,7 +145,7 @@ class ResourceServer:
     def confirm(self, request: ResourceRequest, token: AccessToken, within: float) -> Flow[None]:
         """Have the issuer say that ``token``, which came with ``request``, is still active (RFC 7662 §2.2).
 
-        An answer that is at most ``within`` seconds old will do.  Raises as `authenticate` does.
+        The answer to a question of the last ``within`` seconds will do.  Raises as `authenticate` does.
         """
         try:
             inspector = next((one for one in self._inspectors if one.issuer.identifier == token.issuer), None)
@@ -248,13 +248,13 @@ class ResourceServer:
     def _confirmed(
         self, inspector: "Inspector", token: AccessToken, raw: bytes, now: Now, within: float = math.inf
     ) -> Flow[None]:
-        """Have the issuer say that ``token`` is active, by an answer that is at most ``within`` seconds old.
+        """Have the issuer say that ``token`` is active, by the answer to a question of the last ``within`` seconds.
 
         What it says of a JWT is remembered under a name of its own: a JWT is always judged by its signature too.
         """
         name = sha256(raw).digest() if token.kind == "opaque" else self._signed_name(raw)
         if inspector.remembered(name, now, within) is None:
-            _ = yield from inspector.ask(raw, name, now, self._around, verified=True)
+            _ = yield from inspector.ask(raw, name, now, self._around, verified=True, within=within)
 
     def _signed_name(self, raw: bytes) -> bytes:
         """The name of what the issuer signed in a JWT, which is the same however often that is encrypted anew."""
