@@ -73,6 +73,11 @@ DUTIES: dict[Age, Duty] = {
 AGES = tuple(Age)
 
 
+NUMBERS = (
+    "default_ttl", "min_ttl", "max_ttl", "refresh_ahead", "stale_if_error", "cooldown", "timeout", "max_bytes", "max_keys"
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPolicy:
     """How an issuer's keys are fetched and how long they are used; times in seconds, sizes in bytes.
@@ -99,12 +104,19 @@ class KeyPolicy:
     snapshot: "str | os.PathLike[str] | None" = None
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            _require(is_finite(getattr(self, name)), f"KeyPolicy({name}=...) must be a finite number")
         for name in ("default_ttl", "min_ttl", "max_ttl", "stale_if_error", "cooldown"):
             _require(getattr(self, name) >= 0, f"KeyPolicy({name}=...) must not be negative")
         _require(self.min_ttl <= self.max_ttl, "KeyPolicy(min_ttl=...) must not be above max_ttl")
         _require(0 < self.refresh_ahead <= 1, "KeyPolicy(refresh_ahead=...) must be above 0 and at most 1")
         for name in ("timeout", "max_bytes", "max_keys"):
             _require(getattr(self, name) > 0, f"KeyPolicy({name}=...) must be above 0")
+
+
+def is_finite(value: object) -> bool:
+    """Whether ``value`` is a number that can be waited for or counted to, as NaN and infinity cannot."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -27,7 +27,7 @@ from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
 from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once, within
-from ticketgate.core.freshness import retry_after
+from ticketgate.core.freshness import is_finite, retry_after
 from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.strict_json import FrozenDict, without_nulls
@@ -112,12 +112,13 @@ class Introspection:
             raise ConfigurationError(
                 "signed answers are addressed to us: give auth a client_id, or accept_audience"
             )
-        if min(cache_ttl, negative_ttl, cache_size, max_waiting) < 0:
-            raise ConfigurationError(
-                "cache_ttl, negative_ttl, cache_size and max_waiting must not be negative"
-            )
-        if min(max_concurrency, timeout, max_bytes) <= 0:
-            raise ConfigurationError("max_concurrency, timeout and max_bytes must be above 0")
+        _check_seconds(cache_ttl=cache_ttl, negative_ttl=negative_ttl, timeout=timeout)
+        _check_counts(
+            cache_size=cache_size,
+            max_concurrency=max_concurrency,
+            max_waiting=max_waiting,
+            max_bytes=max_bytes,
+        )
         self.endpoint = endpoint
         self.auth = auth
         self.settings = _Settings(
@@ -139,6 +140,29 @@ class Introspection:
 
     def __repr__(self) -> str:
         return f"Introspection({self.endpoint!r}, auth={self.auth!r})"
+
+
+MUST_BE_ABOVE_0 = frozenset({"timeout", "max_concurrency", "max_bytes"})
+
+
+def _check_seconds(**named: float) -> None:
+    for name, value in named.items():
+        if not is_finite(value):
+            raise ConfigurationError(f"{name}={value!r} must be a finite number of seconds")
+        _check_minimum(name, value)
+
+
+def _check_counts(**named: int) -> None:
+    for name, value in named.items():
+        if type(value) is not int:
+            raise ConfigurationError(f"{name}={value!r} must be a whole number")
+        _check_minimum(name, value)
+
+
+def _check_minimum(name: str, value: float) -> None:
+    if value < 0 or (value == 0 and name in MUST_BE_ABOVE_0):
+        least = "be above 0" if name in MUST_BE_ABOVE_0 else "not be negative"
+        raise ConfigurationError(f"{name}={value!r} must {least}")
 
 
 class Answer(NamedTuple):
