@@ -76,30 +76,22 @@ def test_groups_roles_and_entitlements_come_along():
         ({"active": False, "sub": 1}, "inactive"),
         ({"aud": ABSENT}, "audience"),
         ({"aud": "https://other.example"}, "audience"),
-        ({"aud": [API, 1]}, "audience"),
         ({"iss": "https://other.example"}, "issuer"),
         ({"iss": ""}, "issuer"),
         ({"exp": NOW - 30}, "expired"),
-        ({"exp": "soon"}, "claim"),
         ({"nbf": NOW + 31}, "not_yet_valid"),
         ({"iat": NOW + 31}, "not_yet_valid"),
-        ({"iat": True}, "claim"),
         ({"sub": ABSENT, "client_id": ABSENT}, "claim"),
-        ({"sub": 5}, "claim"),
         ({"sub": None, "client_id": ""}, "claim"),
         ({"sub": None, "client_id": None}, "claim"),
         ({"sub": "", "client_id": ABSENT}, "claim"),
         ({"aud": None}, "audience"),
-        ({"exp": 10**400}, "claim"),
-        ({"nbf": 10**400}, "claim"),
-        ({"iat": -(10**400)}, "claim"),
         ({"token_type": "refresh_token"}, "type"),
         ({"token_type": "DPoP"}, "type"),
         ({"token_type": ""}, "type"),
         ({"token_type": "id_token"}, "type"),
         ({"token_use": "id"}, "type"),
         ({"nonce": "x"}, "type"),
-        ({"cnf": "x"}, "binding"),
         ({"cnf": {"jkt": "x"}}, "binding"),
     ],
 )
@@ -108,6 +100,35 @@ def test_an_answer_is_checked_like_a_jwt(changes, reason):
     gate.answers["opaque"] = without_absent(GOOD | changes)
     with pytest.raises(InvalidToken, match=reason):
         gate.open()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": [API, 1]},
+        {"exp": "soon"},
+        {"iat": True},
+        {"sub": 5},
+        {"exp": 10**400},
+        {"nbf": 10**400},
+        {"iat": -(10**400)},
+        {"cnf": "x"},
+        {"aud": 1.5},
+        {"aud": {}},
+        {"sub": 1.5},
+        {"client_id": []},
+        {"iss": 1},
+        {"token_type": 1},
+        {"exp": str(NOW + 300)},
+    ],
+)
+def test_members_of_another_kind_are_the_endpoints_fault(changes):
+    gate = Gate()
+    gate.answers["opaque"] = GOOD | changes
+    with pytest.raises(IssuerUnavailable):
+        gate.open()
+    gate.answers["opaque"] = GOOD
+    assert gate.open().subject == "alice"
 
 
 @pytest.mark.parametrize(
