@@ -314,8 +314,10 @@ async def _call(
     method = getattr(function, "__call__", None)  # noqa: B004  what matters is how it is defined
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method):
         return await function(*arguments)
-    run = partial(copy_context().run, _without_stop_iteration, function, arguments)
-    result = await asyncio.get_running_loop().run_in_executor(threads, run)
+    context = copy_context()
+    result = await asyncio.get_running_loop().run_in_executor(
+        threads, lambda: context.run(_without_stop_iteration, function, arguments)
+    )
     return await result if inspect.isawaitable(result) else result
 
 
