@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ticketgate.core.clock import Now
 from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, alone, behind, once
@@ -47,6 +48,13 @@ Suits: TypeAlias = Callable[[KeySet], bool]
 logger = logging.getLogger("ticketgate")
 
 
+class Question(NamedTuple):
+    """When the issuer was asked, and the keys that were held then: a 304 is about those (RFC 9110 §15.4.5)."""
+
+    at: Now
+    held: Held
+
+
 class KeySource:
     """The keys of one issuer: ``held`` is replaced as a whole, by one assignment, and never changed.
 
@@ -71,7 +79,8 @@ class KeySource:
         self._looks = Looks(policy.cooldown)
         self._withdrawn = NOTHING.keys
         self._snapshot = None if static else _snapshot_file(metadata, policy)
-        self._unsaved: tuple[SnapshotFile, Reply, float] | None = None
+        self._unsaved: tuple[SnapshotFile, Reply, Held, float] | None = None
+        self._locks: dict[int, Lock] = {}
 
     @property
     def next_refresh(self) -> float:
@@ -226,31 +235,36 @@ class KeySource:
         if news is None:
             return False
         held = self.held
+        asked_at = now.monotonic - max(now.wall - news.fetched_at, 0.0)
         try:
-            self._accept(news.reply, now.monotonic - max(now.wall - news.fetched_at, 0.0), around)
+            accepted = self._accept(news.reply, Question(now._replace(monotonic=asked_at), held), around)
         except ValueError as error:
             snapshot.ignore(error)
             return False
+        if accepted is None:
+            return False
         self._metadata.restore(news.metadata, now.monotonic)
-        return self.held is not held
+        return True
 
-    def _accept_and_keep(self, reply: Reply, started: float, around: Surroundings) -> Flow[None]:
-        self._accept(reply, started, around)
-        if self._snapshot is None:
+    def _accept_and_keep(self, reply: Reply, question: Question, around: Surroundings) -> Flow[None]:
+        accepted = self._accept(reply, question, around)
+        if self._snapshot is None or accepted is None:
             return
         if self.probation is None:
-            yield from self._keep(self._snapshot, reply, around.clock.wall())
+            yield from self._keep(self._snapshot, reply, accepted, around.clock.wall())
         elif self._unsaved is None or reply.status != NOT_MODIFIED:
-            self._unsaved = self._snapshot, reply, around.clock.wall()
+            self._unsaved = self._snapshot, reply, accepted, around.clock.wall()
 
-    def _keep(self, snapshot: "SnapshotFile", reply: Reply, wall: float) -> Flow[None]:
-        yield from snapshot.keep(reply, self.held.etag, self._metadata.documents, wall)
+    def _keep(self, snapshot: "SnapshotFile", reply: Reply, accepted: Held, wall: float) -> Flow[None]:
+        """Write down ``reply``, unless the keys that it brought were replaced meanwhile."""
+        if self.held.keys is accepted.keys:
+            yield from snapshot.keep(reply, accepted.etag, self._metadata.documents, wall)
 
     def _renew(self, around: Surroundings) -> Flow[None]:
-        started = around.clock.monotonic()
+        question = Question(around.clock.read(), self.held)
         try:
-            reply = yield from self._fetch_keys(started)
-            yield from self._accept_and_keep(reply, started, around)
+            reply = yield from self._fetch_keys(question)
+            yield from self._accept_and_keep(reply, question, around)
         except (FetchFailed, ValueError) as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
@@ -269,14 +283,15 @@ class KeySource:
             yield from self._look_alone(around)
 
     def _look_alone(self, around: Surroundings) -> Flow[None]:
-        started = around.clock.monotonic()
+        question = Question(around.clock.read(), self.held)
+        started = question.at.monotonic
         if not self._looks.spend(started):
             return
         if self.probation is not None and not self.probation.may_fetch(started):
             return
         try:
-            reply = yield from self._get_keys(self._metadata.known_jwks_uri)
-            yield from self._accept_and_keep(reply, started, around)
+            reply = yield from self._get_keys(self._metadata.known_jwks_uri, question)
+            yield from self._accept_and_keep(reply, question, around)
         except (FetchFailed, ValueError) as error:
             _ = self._asked_to_wait(error, started, around)
             self._report("keys of %s could not be looked at again: %s", error, around)
@@ -288,35 +303,53 @@ class KeySource:
         self._looks.close(now + seconds)
         return seconds
 
-    def _fetch_keys(self, now: float) -> Flow[Reply]:
+    def _fetch_keys(self, question: Question) -> Flow[Reply]:
         address = self._metadata.whereabouts.jwks_uri
         if address is None:
-            address = yield from self._metadata.address("jwks_uri", now, anew=self._backoff.failures > 0)
-        return (yield from self._get_keys(address))
+            anew = self._backoff.failures > 0
+            address = yield from self._metadata.address("jwks_uri", question.at.monotonic, anew=anew)
+        return (yield from self._get_keys(address, question))
 
-    def _get_keys(self, url: str) -> Flow[Reply]:
-        etag, where = self.held.etag, self._metadata.whereabouts
+    def _get_keys(self, url: str, question: Question) -> Flow[Reply]:
+        etag, where = question.held.etag, self._metadata.whereabouts
         if not etag:
             return (yield from get(url, {"Accept": ACCEPT_KEYS}, where, self._policy))
         headers = {"Accept": ACCEPT_KEYS, "If-None-Match": etag}
         return (yield from get(url, headers, where, self._policy, accepted=(200, NOT_MODIFIED)))
 
-    def _accept(self, reply: Reply, started: float, around: Surroundings) -> None:
+    def _accept(self, reply: Reply, question: Question, around: Surroundings) -> Held | None:
+        """What is held from now on; None where a later question was answered first, which says more.
+
+        Answers to several questions may arrive at once, and parsing takes time: it happens before the lock.
+        """
+        parsed = None if reply.status == NOT_MODIFIED else self._parse(reply)
+        with self._lock():
+            old = self.held
+            if question.at.monotonic < old.fetched_at or (
+                parsed is None and old.keys is not question.held.keys
+            ):
+                return None
+            held = self._replace(old, parsed, reply.headers, question)
+        self._announce(held.keys, old.keys, around)
+        return held
+
+    def _replace(
+        self, old: Held, parsed: KeySet | None, headers: Mapping[str, str], question: Question
+    ) -> Held:
         """Replace the whole key set by one assignment; keys that did not change stay the same object."""
-        held = self.held
-        if started < held.fetched_at:
-            return
-        keys, headers = held.keys, reply.headers
-        if reply.status == NOT_MODIFIED:
-            headers = {"etag": held.etag, **headers}
-        elif not (parsed := self._parse(reply)).same_as(held.keys):
-            keys = parsed
-        self.held = hold(keys, headers, self._policy, started, _jitter())
-        if keys is not held.keys:
-            self._withdrawn = KeySet(keys.missing((*held.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
+        if parsed is None:
+            headers = {"etag": question.held.etag, **headers}
+        keys = old.keys if parsed is None or parsed.same_as(old.keys) else parsed
+        self.held = held = hold(keys, headers, self._policy, question.at.monotonic, _jitter())
+        if keys is not old.keys:
+            self._withdrawn = KeySet(keys.missing((*old.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
         self._backoff = Backoff()
         self._looks.forget()
-        self._announce(keys, held.keys, around)
+        return held
+
+    def _lock(self) -> Lock:
+        """Held while an answer is accepted; one that was held during a fork stays with the parent."""
+        return self._locks.setdefault(os.getpid(), Lock())
 
     def _parse(self, reply: Reply) -> KeySet:
         return parse_jwk_set(reply.body, self._algorithms, self._policy.max_keys)
