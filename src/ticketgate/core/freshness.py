@@ -114,7 +114,10 @@ def _require(holds: bool, otherwise: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed."""
+    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed.
+
+    ``as_of`` is when the issuer itself had these keys, as far as that is known.
+    """
 
     keys: KeySet
     fetched_at: float = -math.inf
@@ -122,6 +125,7 @@ class Held:
     fresh_until: float = math.inf
     dead_at: float = math.inf
     etag: str = ""
+    as_of: float = -math.inf
 
     @property
     def is_static(self) -> bool:
@@ -151,6 +155,7 @@ def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float
         fresh_until=now + lifetime,
         dead_at=now + lifetime + policy.stale_if_error,
         etag=headers.get("etag", ""),
+        as_of=now,
     )
 
 

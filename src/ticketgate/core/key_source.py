@@ -49,10 +49,14 @@ logger = logging.getLogger("ticketgate")
 
 
 class Question(NamedTuple):
-    """When the issuer was asked, and the keys that were held then: a 304 is about those (RFC 9110 §15.4.5)."""
+    """When the issuer was asked, and the keys that were held then: a 304 is about those (RFC 9110 §15.4.5).
+
+    ``is_certain`` where that moment is known for sure, and not only by somebody else's clock.
+    """
 
     at: Now
     held: Held
+    is_certain: bool = True
 
 
 class KeySource:
@@ -160,14 +164,14 @@ class KeySource:
         It has none if it was asked since the request began, or withdrew the key itself.  Raises
         `IssuerUnavailable` otherwise: whoever spent the budget must not turn somebody's good token into a 401.
         """
-        if held.is_static or held.fetched_at >= now.monotonic:
+        if held.is_static or held.as_of >= now.monotonic:
             return None
         name = KeySet.wanted(header)
         if not self._looks.is_in_vain(name, now.monotonic):
             newer = yield from self._newer(suits, held, now, around)
             if newer is not None:
                 return newer
-            if self.held.fetched_at >= now.monotonic:
+            if self.held.as_of >= now.monotonic:
                 self._looks.remember(name, now.monotonic)
                 return None
         if suits(self._withdrawn):
@@ -235,14 +239,16 @@ class KeySource:
         if news is None:
             return False
         held = self.held
-        asked_at = now.monotonic - max(now.wall - news.fetched_at, 0.0)
+        age = now.wall - news.fetched_at
+        asked_at = Now(news.fetched_at, now.monotonic - max(age, 0.0))
         try:
-            accepted = self._accept(news.reply, Question(now._replace(monotonic=asked_at), held), around)
+            accepted = self._accept(news.reply, Question(asked_at, held, is_certain=age >= 0), around)
         except ValueError as error:
             snapshot.ignore(error)
             return False
         if accepted is None:
             return False
+        snapshot.is_taken_over(news)
         self._metadata.restore(news.metadata, now.monotonic)
         return True
 
@@ -251,9 +257,9 @@ class KeySource:
         if self._snapshot is None or accepted is None:
             return
         if self.probation is None:
-            yield from self._keep(self._snapshot, reply, accepted, around.clock.wall())
+            yield from self._keep(self._snapshot, reply, accepted, question.at.wall)
         elif self._unsaved is None or reply.status != NOT_MODIFIED:
-            self._unsaved = self._snapshot, reply, accepted, around.clock.wall()
+            self._unsaved = self._snapshot, reply, accepted, question.at.wall
 
     def _keep(self, snapshot: "SnapshotFile", reply: Reply, accepted: Held, wall: float) -> Flow[None]:
         """Write down ``reply``, unless the keys that it brought were replaced meanwhile."""
@@ -340,7 +346,10 @@ class KeySource:
         if parsed is None:
             headers = {"etag": question.held.etag, **headers}
         keys = old.keys if parsed is None or parsed.same_as(old.keys) else parsed
-        self.held = held = hold(keys, headers, self._policy, question.at.monotonic, _jitter())
+        held = hold(keys, headers, self._policy, question.at.monotonic, _jitter())
+        if not question.is_certain:
+            held = replace(held, as_of=-math.inf)
+        self.held = held
         if keys is not old.keys:
             self._withdrawn = KeySet(keys.missing((*old.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
         self._backoff = Backoff()
