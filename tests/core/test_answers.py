@@ -9,6 +9,8 @@ from tokens import API, ISSUER, Time, jwks, key, token
 from ticketgate import Issuer, ResourceServer
 from ticketgate.core.flow import Once, Reply
 from ticketgate.core.request import bearer_request
+from ticketgate.errors import IssuerUnavailable
+from ticketgate.events import KeyFetchFailed
 
 JWKS = f"{ISSUER}/jwks"
 FAR = 10**10
@@ -114,3 +116,31 @@ def test_a_fork_while_an_answer_is_accepted_blocks_nobody():
         if child == 0:
             os._exit(0 if gate.issuer.keys._lock().acquire(timeout=5) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def fails():
+    raise RuntimeError("a secret")
+
+
+def test_a_refresh_that_fails_as_nobody_foresaw_is_a_failure_like_any_other(caplog):
+    world, time, told = World({JWKS: lambda _: Slow(reply(jwks(OLD)), fails)}), Time(), []
+    server = ResourceServer(
+        API, Issuer(ISSUER, jwks_uri=JWKS), clock=time.clock, token_cache=0, on_event=told.append
+    )
+    for _ in range(5):
+        with pytest.raises(IssuerUnavailable, match="keys of"):
+            world.run(server.authenticate(bearer_request(token(exp=FAR))))
+    assert world.asked == [JWKS]
+    assert server.health()[0].last_error == "unexpected RuntimeError"
+    assert KeyFetchFailed(ISSUER, "unexpected RuntimeError") in told
+    assert "unexpected RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_look_that_fails_as_nobody_foresaw_says_nothing_about_the_key(caplog):
+    gate = Gate()
+    look, _ = gate.look()
+    arrive(look, Slow(reply(jwks(NEW)), fails))
+    assert [one.kid for one in gate.held.keys.keys] == [OLD.kid]
+    assert "unexpected RuntimeError" in caplog.text
+    assert "secret" not in caplog.text

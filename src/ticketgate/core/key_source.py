@@ -243,8 +243,8 @@ class KeySource:
         asked_at = Now(news.fetched_at, now.monotonic - max(age, 0.0))
         try:
             accepted = self._accept(news.reply, Question(asked_at, held, is_certain=age >= 0), around)
-        except ValueError as error:
-            snapshot.ignore(error)
+        except Exception as error:
+            snapshot.ignore(_words(error))
             return False
         if accepted is None:
             return False
@@ -271,10 +271,11 @@ class KeySource:
         try:
             reply = yield from self._fetch_keys(question)
             yield from self._accept_and_keep(reply, question, around)
-        except (FetchFailed, ValueError) as error:
+        except Exception as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
-            self._backoff = self._backoff.after_failure(now, _jitter(), str(error), wait)
+            with self._lock():
+                self._backoff = self._backoff.after_failure(now, _jitter(), _words(error), wait)
             self._report("keys of %s could not be refreshed: %s", error, around)
 
     def _look(self, around: Surroundings) -> Flow[None]:
@@ -298,7 +299,7 @@ class KeySource:
         try:
             reply = yield from self._get_keys(self._metadata.known_jwks_uri, question)
             yield from self._accept_and_keep(reply, question, around)
-        except (FetchFailed, ValueError) as error:
+        except Exception as error:
             _ = self._asked_to_wait(error, started, around)
             self._report("keys of %s could not be looked at again: %s", error, around)
 
@@ -376,8 +377,8 @@ class KeySource:
         around.tell(KeysRefreshed(self._issuer, tuple(added), tuple(removed)))
 
     def _report(self, message: str, error: Exception, around: Surroundings) -> None:
-        logger.warning(message, self._issuer, error, extra={"issuer": self._issuer})
-        around.tell(KeyFetchFailed(self._issuer, str(error)))
+        logger.warning(message, self._issuer, _words(error), extra={"issuer": self._issuer})
+        around.tell(KeyFetchFailed(self._issuer, _words(error)))
 
     def _unavailable(self, seconds: float) -> IssuerUnavailable:
         message = f"keys of {self._issuer} are unavailable"
@@ -400,6 +401,13 @@ def _signed(jwt: UnverifiedJWT, keys: KeySet) -> bool:
 
 def _has_key_for(header: Mapping[str, Any], keys: KeySet) -> bool:
     return bool(keys.candidates(header))
+
+
+def _words(error: Exception) -> str:
+    """What an operator reads of ``error``; the text of one that nobody foresaw may quote anything, so it stays out."""
+    if isinstance(error, (FetchFailed, ValueError)):
+        return str(error)
+    return f"unexpected {type(error).__qualname__}"
 
 
 def _jitter() -> float:

@@ -105,7 +105,7 @@ class SnapshotFile:
                 return None
             self._check_age(snapshot, now)
         except ValueError as error:
-            self.ignore(error)
+            self.ignore(str(error))
             return None
         return snapshot
 
@@ -124,7 +124,7 @@ class SnapshotFile:
         snapshot = Snapshot(wall, {**reply.headers, "etag": etag}, self._jwks, metadata)
         yield from save(self.path, snapshot.encode(self._whereabouts))
 
-    def ignore(self, why: ValueError) -> None:
+    def ignore(self, why: str) -> None:
         """Say that what stands in the file is not used."""
         logger.warning("snapshot %s of %s is not used: %s", self.path, self._whereabouts.issuer, why)
 
