@@ -144,3 +144,23 @@ def test_a_look_that_fails_as_nobody_foresaw_says_nothing_about_the_key(caplog):
     assert [one.kid for one in gate.held.keys.keys] == [OLD.kid]
     assert "unexpected RuntimeError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_who_waited_in_vain_for_a_refresh_of_stale_keys_is_the_last_one_for_a_while():
+    """A driver answers False where it waited, because the event loop of the refresh before ended too early."""
+    gate = Gate()
+    gate.time.advance(100)
+    flow = gate.flow(OLD)
+    asked = next(flow)
+    assert (asked.wait, asked.patience) == (False, 5)
+    with pytest.raises(StopIteration) as done:
+        flow.send(False)
+    assert done.value.value.subject == "alice"
+    assert gate.server.health()[0].last_error == "it took too long"
+    gate.open()
+    assert gate.world.behind == []
+
+
+def test_keys_that_are_due_are_never_waited_for():
+    gate = Gate()
+    assert next(gate.flow(OLD)).patience == 0

@@ -165,6 +165,57 @@ def test_keys_are_refreshed_in_the_background_of_both_drivers(issuer, run):
     assert issuer.hits[RFC8414] == 1
 
 
+async def verify_and_go_on(server, raw, driver):
+    """Verify, and go on until a refresh in the background has asked: a loop that ends before would leave warnings."""
+    verified = await averify(server, raw, driver=driver)
+    await asyncio.sleep(0.1)
+    return verified
+
+
+def test_stale_keys_are_refreshed_where_each_call_has_an_event_loop_of_its_own(issuer, run):
+    """The end of a loop cancels what runs in the background: the next caller waits for it, once."""
+    policy = KeyPolicy(default_ttl=0, min_ttl=0)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+    good = issuer.token()
+    run(verify_and_go_on(server, good, driver))
+    issuer.faults["/jwks"] = slow(0.5)
+    held = server.issuers[issuer.url].keys.held
+    run(verify_and_go_on(server, good, driver))
+    assert server.issuers[issuer.url].keys.held is held
+    run(verify_and_go_on(server, good, driver))
+    assert server.issuers[issuer.url].keys.held is not held
+
+
+def test_stale_keys_are_not_waited_for_again_where_the_issuer_takes_too_long(issuer, run):
+    policy = KeyPolicy(default_ttl=0, min_ttl=0, timeout=0.2)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+    good = issuer.token()
+    run(verify_and_go_on(server, good, driver))
+    issuer.faults["/jwks"] = slow(5)
+    for _ in range(2):
+        assert run(verify_and_go_on(server, good, driver)).subject == "alice"
+    assert server.health()[0].last_error
+    asked = issuer.hits["/jwks"]
+    assert run(verify_and_go_on(server, good, driver)).subject == "alice"
+    assert issuer.hits["/jwks"] == asked
+
+
+def test_stale_keys_are_not_waited_for_on_a_loop_that_goes_on(issuer, run):
+    policy = KeyPolicy(default_ttl=0, min_ttl=0)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+
+    async def main():
+        await averify(server, issuer.token(), driver=driver)
+        issuer.faults["/jwks"] = slow(5)
+        for _ in range(3):
+            async with asyncio.timeout(3):
+                await averify(server, issuer.token(), driver=driver)
+        await asyncio.sleep(0.1)
+        return len(driver._on_this_loop().running)
+
+    assert run(main()) == 1
+
+
 def test_warming_up_by_both_drivers(issuer, server, run):
     warm_up(server)
     run(awarm_up(server))

@@ -124,6 +124,8 @@ class Once(NamedTuple):
 
     ``wait=False`` runs it in the background, and the answer is None at once.  A run that is not over
     ``lifetime`` seconds after its start is not joined any more (its process may have been frozen): another starts.
+    But where the event loop of the last such run ended before the run did, the asker waits up to ``patience``
+    seconds, so that one gets done; the answer is False where this was in vain.
     ``limited`` callers count towards the driver's ``max_waiting``; above it `TooManyWaiting` is thrown.
     """
 
@@ -132,6 +134,7 @@ class Once(NamedTuple):
     wait: bool = True
     lifetime: float = 60
     limited: bool = False
+    patience: float = 0
 
     def __repr__(self) -> str:
         return f"Once(wait={self.wait})"  # the flow may hold a token
@@ -224,6 +227,12 @@ def alone(path: str, flow: Callable[[], Flow[T]], patience: float) -> Flow[T]:
     return cast(T, (yield Alone(path, flow, patience)))
 
 
-def behind(name: Hashable, flow: Callable[[], Flow[object]], *, lifetime: float = 60) -> Flow[None]:
-    """Have ``flow`` run once in the background, and go on without its result."""
-    yield Once(name, flow, wait=False, lifetime=lifetime)
+def behind(
+    name: Hashable, flow: Callable[[], Flow[object]], *, lifetime: float = 60, patience: float = 0
+) -> Flow[bool]:
+    """Have ``flow`` run once in the background, and go on without its result.
+
+    False where this took ``patience`` seconds, because the event loop of the run before ended too early.
+    """
+    answer = yield Once(name, flow, wait=False, lifetime=lifetime, patience=patience)
+    return answer is not False

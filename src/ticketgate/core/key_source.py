@@ -127,7 +127,7 @@ class KeySource:
         """The keys that may be used at ``now``, refreshed as their age demands.  Raises `IssuerUnavailable`."""
         duty = DUTIES[self.held.age(now.monotonic)]
         if duty.refresh != "not" and now.monotonic >= self._backoff.retry_at:
-            yield from self._run_refresh(around, waits=duty.refresh == "awaited")
+            yield from self._run_refresh(now, around, waits=duty.refresh == "awaited")
         held = self.held
         if not DUTIES[held.age(now.monotonic)].serve:
             raise self._unavailable(self._backoff.seconds_left(now.monotonic))
@@ -192,11 +192,13 @@ class KeySource:
                 break
         return None
 
-    def _run_refresh(self, around: Surroundings, *, waits: bool) -> Flow[None]:
+    def _run_refresh(self, now: Now, around: Surroundings, *, waits: bool) -> Flow[None]:
         """Have the keys refreshed; waiting for the first keys of an issuer on probation is limited."""
         name, refresh = (self, "refresh"), partial(self._refresh, around)
         if not waits:
-            yield from behind(name, refresh)
+            is_stale = self.held.age(now.monotonic) is Age.STALE
+            if not (yield from behind(name, refresh, patience=self._policy.timeout if is_stale else 0)):
+                self._fail("it took too long", around.clock.monotonic())  # the next ones do not wait too
             return
         try:
             yield from once(name, refresh, limited=self.probation is not None)
@@ -274,9 +276,12 @@ class KeySource:
         except Exception as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
-            with self._lock():
-                self._backoff = self._backoff.after_failure(now, _jitter(), _words(error), wait)
+            self._fail(_words(error), now, wait)
             self._report("keys of %s could not be refreshed: %s", error, around)
+
+    def _fail(self, error: str, now: float, wait: float = 0) -> None:
+        with self._lock():
+            self._backoff = self._backoff.after_failure(now, _jitter(), error, wait)
 
     def _look(self, around: Surroundings) -> Flow[None]:
         """One attempt because of keys that are not held, as far as the budget goes; the metadata is not asked."""

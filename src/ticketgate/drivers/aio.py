@@ -49,6 +49,7 @@ from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
+MAX_UNFINISHED = 10_000
 
 
 class Driver:
@@ -63,6 +64,7 @@ class Driver:
         self._client = client
         self._runs_on_asyncio = False
         self._max_waiting = checked_max_waiting(max_waiting)
+        self._unfinished: set[int] = set()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
@@ -100,7 +102,7 @@ class Driver:
             case Once(wait=True):
                 return await self._together(effect)
             case Once():
-                _ = self._begin(effect)
+                return await self._in_background(effect)
             case Call(function, arguments):
                 return await _call(function, arguments)
             case Load(path):
@@ -152,6 +154,29 @@ class Driver:
         running[effect.name] = Run(task, Deadline.after(effect.lifetime))
         task.add_done_callback(partial(_forget, running, effect.name))
         return task, None
+
+    async def _in_background(self, effect: Once) -> bool:
+        """Begin a run that nobody waits for; False where it was waited for in vain.
+
+        A loop that ends takes its runs with it.  Where each call has a loop of its own (`asyncio.run`) none would
+        ever be over, so whoever comes after such a run waits.
+        """
+        name, running = (
+            hash(effect.name),
+            self._on_this_loop().running.get(effect.name),
+        )  # a hash keeps nothing alive
+        was_cut_short = name in self._unfinished
+        task, _ = self._begin(effect)
+        if task is None or (running is not None and running.task is task):
+            return True
+        if len(self._unfinished) >= MAX_UNFINISHED:
+            self._unfinished.clear()
+        self._unfinished.add(name)
+        task.add_done_callback(partial(_is_over, self._unfinished, name))
+        if not was_cut_short or not effect.patience:
+            return True
+        done, _ = await asyncio.wait({task}, timeout=effect.patience)
+        return bool(done)
 
     def _on_this_loop(self) -> "OnLoop":
         return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
@@ -281,6 +306,11 @@ def _without_stop_iteration(function: Callable[..., Any], arguments: tuple[Any, 
         return function(*arguments)
     except StopIteration as error:
         raise RuntimeError("a function raised StopIteration") from error
+
+
+def _is_over(unfinished: set[int], name: int, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        unfinished.discard(name)
 
 
 def _forget(running: dict[Hashable, Run], name: Hashable, task: asyncio.Task[Any]) -> None:
