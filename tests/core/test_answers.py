@@ -9,7 +9,7 @@ from tokens import API, ISSUER, Time, jwks, key, token
 from ticketgate import Issuer, ResourceServer
 from ticketgate.core.flow import Once, Reply
 from ticketgate.core.request import bearer_request
-from ticketgate.errors import IssuerUnavailable
+from ticketgate.errors import InvalidToken, IssuerUnavailable
 from ticketgate.events import KeyFetchFailed
 
 JWKS = f"{ISSUER}/jwks"
@@ -164,3 +164,18 @@ def test_who_waited_in_vain_for_a_refresh_of_stale_keys_is_the_last_one_for_a_wh
 def test_keys_that_are_due_are_never_waited_for():
     gate = Gate()
     assert next(gate.flow(OLD)).patience == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"), [({}, True), ({"age": "0"}, True), ({"age": "1"}, False), ({"age": "x"}, True)]
+)
+def test_what_a_cache_answers_does_not_say_what_the_issuer_has_now(headers, refused):
+    gate = Gate()
+    gate.time.advance(-100)
+    gate.world.pages[JWKS] = reply(jwks(OLD), **headers)
+    with pytest.raises(
+        InvalidToken if refused else IssuerUnavailable, match="unknown_key" if refused else "keys of"
+    ):
+        gate.open(NEW)
+    assert gate.world.requests[-1].headers["Cache-Control"] == "no-cache"
+    assert "Cache-Control" not in gate.world.requests[0].headers

@@ -155,7 +155,7 @@ def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float
         fresh_until=now + lifetime,
         dead_at=now + lifetime + policy.stale_if_error,
         etag=headers.get("etag", ""),
-        as_of=now,
+        as_of=now - _age(headers),
     )
 
 
@@ -169,7 +169,7 @@ def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
     if lifetime is None:
         lifetime = policy.default_ttl
     else:
-        lifetime -= _seconds(headers.get("age", "")) or 0
+        lifetime -= _age(headers)
     return min(max(lifetime, policy.min_ttl), policy.max_ttl)
 
 
@@ -181,6 +181,11 @@ def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
         return None
     expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
     return 0 if expires is None else None if date is None else expires - date
+
+
+def _age(headers: Mapping[str, str]) -> float:
+    """How long caches have had the answer, in seconds (RFC 9111 §5.1)."""
+    return _seconds(headers.get("age", "")) or 0
 
 
 def _directives(control: str) -> dict[str, str]:

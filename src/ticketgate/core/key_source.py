@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ticketgate.core.clock import Now
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from ticketgate.core.snapshot import SnapshotFile
 
 ACCEPT_KEYS = "application/jwk-set+json, application/json"
+NO_CACHE = {"Cache-Control": "no-cache"}
+"""Have caches ask the issuer (RFC 9111 §5.2.1.4)."""
 MAX_WITHDRAWN = 20
 NOT_MODIFIED = 304
 
@@ -302,7 +305,7 @@ class KeySource:
         if self.probation is not None and not self.probation.may_fetch(started):
             return
         try:
-            reply = yield from self._get_keys(self._metadata.known_jwks_uri, question)
+            reply = yield from self._get_keys(self._metadata.known_jwks_uri, question, NO_CACHE)
             yield from self._accept_and_keep(reply, question, around)
         except Exception as error:
             _ = self._asked_to_wait(error, started, around)
@@ -322,11 +325,14 @@ class KeySource:
             address = yield from self._metadata.address("jwks_uri", question.at.monotonic, anew=anew)
         return (yield from self._get_keys(address, question))
 
-    def _get_keys(self, url: str, question: Question) -> Flow[Reply]:
+    def _get_keys(
+        self, url: str, question: Question, more: Mapping[str, str] = MappingProxyType({})
+    ) -> Flow[Reply]:
         etag, where = question.held.etag, self._metadata.whereabouts
+        headers = {"Accept": ACCEPT_KEYS, **more}
         if not etag:
-            return (yield from get(url, {"Accept": ACCEPT_KEYS}, where, self._policy))
-        headers = {"Accept": ACCEPT_KEYS, "If-None-Match": etag}
+            return (yield from get(url, headers, where, self._policy))
+        headers["If-None-Match"] = etag
         return (yield from get(url, headers, where, self._policy, accepted=(200, NOT_MODIFIED)))
 
     def _accept(self, reply: Reply, question: Question, around: Surroundings) -> Held | None:
