@@ -4,6 +4,7 @@ Nothing here raises: who cannot read or write goes on without, and the log says 
 
 A file is trusted if only we and root can have written it.  So can a folder, or others could put another file in its
 place.  Neither may be a symbolic link, and what is opened is what was checked: files are opened relative to the folder.
+The folders above it are trusted too, see `trusted_folder`.
 """
 
 import errno
@@ -16,11 +17,12 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from ticketgate.trusted_paths import check_not_writable_by_others, trusted_folder
+
 if sys.platform != "win32":
     import fcntl
 
 MAX_BYTES = 8_388_608
-OTHERS_MAY_WRITE = 0o022
 POLL = 0.02
 """Seconds between looks at a lock that another process holds."""
 
@@ -69,9 +71,10 @@ def _place(path: str) -> Generator[Place, None, None]:
         return
     if os.path.islink(_folder(path)):
         raise OSError(errno.ELOOP, "its folder is a symbolic link")
-    folder = os.open(_folder(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    trusted = trusted_folder(_folder(path))
+    folder = os.open(trusted, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _check_ownership(os.fstat(folder), "its folder")
+        check_not_writable_by_others(os.fstat(folder), "its folder")
         yield Place(os.path.basename(path), folder)
     finally:
         os.close(folder)
@@ -92,7 +95,7 @@ def _read(place: Place) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        _check_ownership(status, "it")
+        check_not_writable_by_others(status, "it")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_BYTES + 1)
     finally:
@@ -111,20 +114,12 @@ def _write(place: Place, data: bytes) -> None:
         raise
 
 
-def _check_ownership(status: os.stat_result, what: str) -> None:
-    """Only we and root can have written it.  Raises OSError."""
-    if sys.platform == "win32":
-        return
-    if status.st_mode & OTHERS_MAY_WRITE or status.st_uid not in {os.geteuid(), 0}:
-        raise OSError(errno.EACCES, f"others may have written {what}")
-
-
 def _folder(path: str) -> str:
     return os.path.dirname(path) or os.curdir
 
 
 def _make_folder(path: str) -> None:
-    os.makedirs(_folder(path), mode=0o700, exist_ok=True)
+    _ = trusted_folder(_folder(path), make=True)
 
 
 class ProcessLock:
