@@ -28,7 +28,8 @@ SIGNING_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 class AuthorizationServer:
     """All endpoints of a small authorization server: ``answer`` takes a request for a path below the issuer.
 
-    ``store`` keeps clients, opaque tokens, revocations and what was used once; ``clients`` are added to it.
+    ``store`` keeps added clients, opaque tokens, revocations and what was used once.  ``clients`` are the configured
+    ones, see `Clients`.
     ``assertion_issuers`` and ``resolve_subject`` are for the JWT bearer grant, see `TokenEndpoint`.
     ``deny_list`` makes JWTs revocable.  ``accept_token_endpoint_audience`` also takes assertions that are
     addressed to the token endpoint, as RFC 7523 had it once.
