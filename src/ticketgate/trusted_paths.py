@@ -2,7 +2,8 @@
 
 Whoever may write to a folder can put another file, folder or symbolic link in the place of one that is in it.  So
 every folder and every link on the way belongs to us or root, and no such folder may be written by others.  Sticky
-folders (/tmp) are let through on the way: in them others cannot replace what is ours.
+folders (/tmp) are let through on the way: in them others cannot replace what is ours.  Who may write to the last folder
+is for the caller to check.
 
 On Windows, whose permissions are not these, nothing is checked.
 """
@@ -38,7 +39,7 @@ def trusted_folder(path: str | os.PathLike[str], *, make: bool = False) -> str:
                 raise OSError(errno.ELOOP, f"too many symbolic links lead to {path}")
             rest += _names(target := os.readlink(here))
             here = os.sep if target.startswith(os.sep) else os.path.dirname(here)
-        elif status.st_mode & OTHERS_MAY_WRITE and not status.st_mode & stat.S_ISVTX:
+        elif rest and status.st_mode & OTHERS_MAY_WRITE and not status.st_mode & stat.S_ISVTX:
             raise OSError(errno.EACCES, f"others may write to {here}")
     return here
 

@@ -86,8 +86,11 @@ def test_a_folder_that_others_may_write_is_not_used(issuer, tmp_path, judge, mod
     assert issuer.hits["/jwks"] == 2
     judge(worker(issuer, folder / "below"), issuer.token())
     assert judge(worker(issuer, folder / "below"), issuer.token()).subject == "alice"
+    assert issuer.hits["/jwks"] == 3
+    judge(worker(issuer, folder / "below" / "lower"), issuer.token())
+    judge(worker(issuer, folder / "below" / "lower"), issuer.token())
     is_sticky = mode & 0o1000  # what is in it can be replaced by nobody else
-    assert issuer.hits["/jwks"] == (3 if is_sticky else 4)
+    assert issuer.hits["/jwks"] == (4 if is_sticky else 5)
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])

@@ -4,7 +4,8 @@ Nothing here raises: who cannot read or write goes on without, and the log says 
 
 A file is trusted if only we and root can have written it.  So can a folder, or others could put another file in its
 place.  Neither may be a symbolic link, and what is opened is what was checked: files are opened relative to the folder.
-The folders above it are trusted too, see `trusted_folder`.
+The folders above it are trusted too, see `trusted_folder`; others may write to the one directly above, since what is
+opened there is checked.
 """
 
 import errno
@@ -69,10 +70,10 @@ def _place(path: str) -> Generator[Place, None, None]:
     if sys.platform == "win32":  # its permissions are not these
         yield Place(path, None)
         return
-    if os.path.islink(_folder(path)):
+    whole = _folder(path)
+    if os.path.islink(whole):
         raise OSError(errno.ELOOP, "its folder is a symbolic link")
-    trusted = trusted_folder(_folder(path))
-    folder = os.open(trusted, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         check_not_writable_by_others(os.fstat(folder), "its folder")
         yield Place(os.path.basename(path), folder)
@@ -114,12 +115,14 @@ def _write(place: Place, data: bytes) -> None:
         raise
 
 
-def _folder(path: str) -> str:
-    return os.path.dirname(path) or os.curdir
+def _folder(path: str, *, make: bool = False) -> str:
+    """The folder of ``path``, in one that is trusted.  Raises OSError."""
+    above, name = os.path.split(os.path.join(os.getcwd(), os.path.dirname(path)))
+    return os.path.join(trusted_folder(above, make=make), name)
 
 
 def _make_folder(path: str) -> None:
-    _ = trusted_folder(_folder(path), make=True)
+    os.makedirs(_folder(path, make=True), mode=0o700, exist_ok=True)
 
 
 class ProcessLock:
