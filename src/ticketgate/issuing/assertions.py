@@ -86,14 +86,15 @@ def public_key_set(jwks: Mapping[str, Any], whose: str) -> KeySet:
     alone, and not to be copied, kept or shown.
     """
     keys = static_jwk_set(jwks, DEFAULT_ALGORITHMS)
-    for jwk in jwks["keys"]:
-        if isinstance(jwk, Mapping) and (
-            jwk.get("kty") == "oct" or not PRIVATE_MEMBERS.isdisjoint(without_nulls(jwk))
-        ):
-            raise ConfigurationError(
-                f"jwks of {whose} holds a private or symmetric key: give public keys only"
-            )
+    if any(map(_is_secret, jwks["keys"])):
+        raise ConfigurationError(f"jwks of {whose} holds a private or symmetric key: give public keys only")
     return keys
+
+
+def _is_secret(jwk: Mapping[str, Any] | None) -> bool:
+    if not isinstance(jwk, Mapping):
+        return False
+    return jwk.get("kty") == "oct" or not PRIVATE_MEMBERS.isdisjoint(without_nulls(jwk))
 
 
 class AssertionKeys:
