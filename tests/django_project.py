@@ -199,6 +199,17 @@ def cached(request):
     return HttpResponse(sub(request))
 
 
+class Mine(APIView):
+    permission_classes = [AllowAny]  # noqa: RUF012
+
+    def get(self, request):
+        return Response(str(sub(request)))
+
+
+class Theirs(Mine):
+    permission_classes = [rest_framework.requires()]  # noqa: RUF012
+
+
 def unaware(view):
     """A decorator that knows nothing of async views, but marks what it returns as its author was told to."""
 
@@ -323,6 +334,9 @@ urlpatterns = [
     path("exempt-above", exempt_above),
     path("exempt-below", exempt_below),
     path("cached", cached),
+    path("cached-drf-open", cache_page(60)(Mine.as_view())),
+    path("cached-drf", cache_page(60)(Theirs.as_view())),
+    path("drf-open", Mine.as_view()),
     path("by-dispatch", AsyncByDispatch.as_view()),
     path("by-method", AsyncByMethod.as_view()),
     path("by-own-dispatch", AsyncByOwnDispatch.as_view()),

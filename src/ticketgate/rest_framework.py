@@ -52,6 +52,7 @@ class AccessTokenAuthentication(BaseAuthentication):
         """The user and the token; None without credentials.  Raises `Refused` for bad ones."""
         current, http_request = current_settings(), request._request  # the one that middleware saw
         _answer_our_errors(request)
+        _vary_by_token(request)
         if request.META.get(GATE) is not current.gate:  # a gate outside of Django may have another server
             refusal = admit(current, http_request, optional=True)
             if refusal is not None:
@@ -87,6 +88,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> t
             return super().__new__(cls)
 
         def has_permission(self, request: Request, view: Any) -> bool:
+            _vary_by_token(request)
             refusal = _mixed_up(request) or refusal_of(request._request, needed, fresh_within)
             if refusal is not None:
                 raise _refused(refusal, request)
@@ -123,6 +125,13 @@ def _mixed_up(request: Request) -> Answer | None:
         type(by).__name__,
     )
     return current_settings().gate.answer(InternalFault("request.user is not the token's"))
+
+
+def _vary_by_token(request: Request) -> None:
+    """Have caches keep one response for each token: also those around the view, inside of all middleware."""
+    headers: dict[str, str] = getattr((request.parser_context or {}).get("view"), "headers", {})
+    given = headers.get("Vary", "Authorization")
+    headers["Vary"] = given if "Authorization" in given else f"{given}, Authorization"
 
 
 def _answer_our_errors(request: Request) -> None:

@@ -149,6 +149,15 @@ def test_behind_the_gate_nothing_is_open():
     assert {route.access for route in subclassed.routes} == {"any valid token"}
 
 
+def test_a_cache_before_the_gate_is_a_problem():
+    caches = [f"django.middleware.cache.{name}CacheMiddleware" for name in ("Update", "FetchFrom")]
+    said = "ANY /<path:path> FetchFromCacheMiddleware answers before any token is looked at, also for expired ones"
+    assert said in routes(path("x", show), MIDDLEWARE=[*caches, GATE]).problems
+    assert said in routes(path("x", show), MIDDLEWARE=caches).problems
+    around = routes(path("x", show), MIDDLEWARE=[caches[0], GATE, caches[1]])
+    assert said not in around.problems
+
+
 def test_public_views_may_be_open():
     found = routes(path("public", view(AllowAny).as_view()), path("open/x", show), TICKETGATE=BASIC)
     assert found.problems == ()

@@ -25,6 +25,10 @@ LACKS_READ = (
     'error="insufficient_scope", error_description="The access token lacks a scope that this operation needs", '
     'scope="read"'
 )
+CACHES = [
+    "django.middleware.cache.UpdateCacheMiddleware",
+    "django.middleware.cache.FetchFromCacheMiddleware",
+]
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
@@ -215,15 +219,27 @@ def test_no_root_path_opens_a_closed_route(root, path):
 @pytest.mark.parametrize("whole_site", [False, True])
 def test_a_cached_response_is_for_the_same_token_only(whole_site):
     cache.clear()
-    around = [
-        "django.middleware.cache.UpdateCacheMiddleware",
-        "django.middleware.cache.FetchFromCacheMiddleware",
-    ]
-    order = [around[0], GATE, around[1]] if whole_site else [GATE]
+    order = [CACHES[0], GATE, CACHES[1]] if whole_site else [GATE]
     with serving("wsgi", MIDDLEWARE=order) as ask:
         assert ask("/cached", bearer(scope="read")).content == b"alice"
         assert ask("/cached", bearer()).status_code == 403
         assert ask("/cached", bearer(scope="read", sub="bob")).content == b"bob"
+
+
+@pytest.mark.parametrize("middleware", [[], [GATE]], ids=["alone", "behind the gate"])
+def test_rest_framework_says_that_the_token_decides_before_any_cache_sees_the_response(middleware):
+    cache.clear()
+    changes = {"MIDDLEWARE": [*middleware, SESSION, AUTH], "TICKETGATE": BASIC | {"OPTIONAL": True}}
+    with serving("wsgi", **changes) as ask:
+        for path in ("/cached-drf-open", "/cached-drf"):
+            answers = [ask(path, headers) for headers in ({}, bearer(), bearer(sub="bob"), {}, bearer())]
+            first = b'"None"' if path.endswith("open") else answers[0].content
+            told = [first, b'"alice"', b'"bob"', first, b'"alice"']
+            assert [answer.content for answer in answers] == told
+        assert answers[0].status_code == answers[3].status_code == 401
+    with serving("wsgi", **ALONE) as ask:
+        for headers in ({}, bearer()):
+            assert "Authorization" in ask("/drf-open", headers)["Vary"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,6 +280,9 @@ CHECKS = {
     "no contrib.auth": ({"MIDDLEWARE": [GATE, "django_project.remembers_user"], "USER": len}, []),
     "CORS before": ({"MIDDLEWARE": [CORS, GATE]}, []),
     "CORS after": ({"MIDDLEWARE": [GATE, CORS]}, ["W002"]),
+    "a cache before": ({"MIDDLEWARE": [*CACHES, GATE]}, ["E002"]),
+    "a cache around": ({"MIDDLEWARE": [CACHES[0], GATE, CACHES[1]]}, []),
+    "alone, behind a cache": ({"MIDDLEWARE": CACHES}, ["E002"]),
     "a subclass of the gate": ({"MIDDLEWARE": ["django_project.Subclass", CORS]}, ["W002"]),
     "missing middleware is Django's to report": ({"MIDDLEWARE": [GATE, "nowhere.Middleware"]}, []),
     "alone, closed": (ALONE, []),

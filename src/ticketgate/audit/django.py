@@ -1,6 +1,7 @@
 """The routes of Django projects: function and class views, and REST framework's."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from inspect import getclosurevars, isfunction
 from typing import Any
 
@@ -13,7 +14,7 @@ from ticketgate.audit.understood import is_understood_middleware, overridden
 from ticketgate.core.guards import Protection, name_of
 from ticketgate.core.requirement import ANY_TOKEN, Requirement, declared, declared_together
 from ticketgate.core.server import ResourceServer
-from ticketgate.django.checks import AUTHENTICATION, installed, is_a, position_of_gate
+from ticketgate.django.checks import AUTHENTICATION, FETCHES, installed, is_a, position_of_gate
 from ticketgate.django.settings import current_settings
 
 EVERY_PATH = "/<path:path>"
@@ -29,6 +30,7 @@ def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterato
     middleware = installed(settings.MIDDLEWARE)
     gate = position_of_gate(middleware)
     yield from _middleware(middleware[:gate], doors, prefix)
+    yield from _caches(middleware[:gate], doors, prefix)
     closes = gate is not None and not current.optional
     server = None if gate is None else current.gate.server
     doors = (*doors, Door(current.public, closes, prefix, server))
@@ -42,6 +44,17 @@ def _middleware(installed: Iterable[Any], doors: tuple[Door, ...], prefix: str) 
     for one in installed:
         if not is_understood_middleware(one):
             yield middleware_row(name_of(one), doors, prefix, path=EVERY_PATH)
+
+
+def _caches(before: Iterable[Any], doors: tuple[Door, ...], prefix: str) -> Iterator[GuardedRoute]:
+    """A cache of the whole site ``before`` the gate: it does not know which tokens are still good."""
+    for one in before:
+        if is_a(one, FETCHES):
+            yield replace(
+                middleware_row(name_of(one), doors, prefix, path=EVERY_PATH),
+                wrong=(f"{name_of(one)} answers before any token is looked at, also for expired ones",),
+                not_understood="",
+            )
 
 
 def _of(patterns: Any, prefix: str, doors: tuple[Door, ...]) -> Iterator[GuardedRoute]:
