@@ -233,7 +233,7 @@ SHOWS_NO_SECRET = {
     "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide", "flow.TooManyWaiting",
     "errors.ConfigurationError", "errors.InsufficientScope", "errors.InternalFault", "errors.InvalidRequest",
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
-    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "servers.CannotStart",
+    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "middleware.NotAView", "rest_framework.Refused", "servers.CannotStart",
     # what its user prints on purpose
     "users.TokenUser", "strict_json.FrozenDict",
 }  # fmt: skip

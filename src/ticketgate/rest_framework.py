@@ -22,7 +22,7 @@ from rest_framework.request import Request
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.requirement import Requirement, all_of, declare
-from ticketgate.django.middleware import GATE, USER, access_token, admit
+from ticketgate.django.middleware import GATE, USER, NotAView, access_token, admit
 from ticketgate.django.settings import current_settings
 from ticketgate.django.users import TokenUser, assign
 from ticketgate.django.views import refusal_of
@@ -145,6 +145,8 @@ def _answer_our_errors(request: Request) -> None:
 
 
 def _handle_exception(request: Request, handle: Callable[[Exception], Any], error: Exception) -> Any:
+    if isinstance(error, NotAView):
+        return handle(_refused(error.answer, request))
     if isinstance(error, OAuthError | CannotDecide):
         return handle(_refused(current_settings().gate.answer(error), request))
     return handle(error)

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.conf import settings
 from django.core.cache import cache
 from django.core.checks import run_checks
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import AsyncRequestFactory
@@ -29,6 +30,17 @@ CACHES = [
     "django.middleware.cache.UpdateCacheMiddleware",
     "django.middleware.cache.FetchFromCacheMiddleware",
 ]
+AUTHENTICATED = (
+    "drf-permission",
+    "drf-decorated",
+    "drf-check",
+)  # by REST framework, before the guard is asked
+NOT_VIEWS = (*AUTHENTICATED, "drf-initial", "setup", "test")
+HAVE_ANSWERS = {
+    True: (*AUTHENTICATED, "setup"),
+    False: AUTHENTICATED,
+}  # REST framework answers for "drf-initial"
+PASS = {True: NOT_VIEWS[:-1], False: AUTHENTICATED}  # "test" has no request to look at
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
@@ -76,7 +88,28 @@ def test_classes_are_not_guarded_as_functions_are():
 
 
 def test_what_is_called_without_a_request_is_refused():
-    assert requires()(lambda: "open")().status_code == 503
+    with pytest.raises(PermissionDenied, match="refused"):
+        requires()(lambda: "open")()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("middleware", [[GATE], []], ids=["behind the gate", "alone"])
+@pytest.mark.parametrize("name", NOT_VIEWS)
+def test_what_is_not_a_view_refuses_by_raising(kind, middleware, name):
+    path = f"/guarded/{name}"
+    with serving(kind, MIDDLEWARE=[*middleware, SESSION, AUTH]) as ask:
+        refused, anonymous, good = (ask(path, headers) for headers in (bearer(), {}, bearer(scope="read")))
+    assert b"ran" not in refused.content + anonymous.content
+    if name in HAVE_ANSWERS[bool(middleware)]:
+        assert told(refused)[:2] == (403, LACKS_READ)
+    assert (good.status_code == 200) is (name in PASS[bool(middleware)])
+
+
+def test_an_async_function_may_be_called_like_a_method_of_views():
+    async def options(request):
+        return request
+
+    assert iscoroutinefunction(requires(scope("read"))(options))
 
 
 @pytest.mark.parametrize("path", ["/exempt-above", "/exempt-below"])
