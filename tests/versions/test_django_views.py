@@ -356,6 +356,24 @@ def test_the_system_check(given, expected, monkeypatch):
     assert all(one.hint for one in found if one.id.startswith("ticketgate.W"))
 
 
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [
+        ((5, 2, 0), True),
+        ((5, 2, 14), True),
+        ((5, 2, 15), False),
+        ((6, 0, 0), True),
+        ((6, 0, 5), True),
+        ((6, 0, 6), False),
+        ((6, 1, 0), False),
+    ],
+)
+def test_releases_of_django_whose_caches_mix_up_tokens(version, warned, monkeypatch):
+    monkeypatch.setattr("ticketgate.django.checks.VERSION", (*version, "final", 0))
+    found = [one.id for one in run_checks(tags=["security"])]
+    assert ("ticketgate.W006" in found) is warned
+
+
 SCHEMAS = {"3.0.3": [{"accessToken": []}], "3.1.0": [{"accessToken": ["read"]}, {"accessToken": ["admin"]}]}
 
 

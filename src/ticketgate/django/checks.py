@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django import VERSION
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -32,7 +33,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     middleware = installed(settings.MIDDLEWARE)
     gate = position_of_gate(middleware)
     found = _order(current, middleware, gate) if gate is not None else _without_middleware()
-    return [*found, *_cache_before(middleware[:gate]), *_order_of_authentication()]
+    return [*found, *_cache_before(middleware[:gate]), *_caches_of(VERSION[:3]), *_order_of_authentication()]
 
 
 def _cache_before(middleware: list[Any]) -> Iterator[CheckMessage]:
@@ -40,6 +41,13 @@ def _cache_before(middleware: list[Any]) -> Iterator[CheckMessage]:
         message = "FetchFromCacheMiddleware answers before any token is looked at, also for expired ones."
         hint = f'Put "{MIDDLEWARE}" before FetchFromCacheMiddleware.'
         yield Error(message, hint=hint, id="ticketgate.E002")
+
+
+def _caches_of(version: tuple[int, ...]) -> Iterator[CheckMessage]:
+    if version < (5, 2, 15) or (6, 0) <= version < (6, 0, 6):
+        message = "cache_page of this Django may give the response for one token to another."
+        hint = "Install Django 5.2.15, 6.0.6 or later."
+        yield Warning(message, hint=hint, id="ticketgate.W006")
 
 
 def _order(current: Settings, middleware: list[Any], gate: int) -> Iterator[CheckMessage]:
