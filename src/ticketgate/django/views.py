@@ -108,11 +108,9 @@ def _is_view(view: Any, args: tuple[Any, ...]) -> bool:
         owner = args[0]
     if owner is None:
         return True
-    handlers = {
-        *getattr(owner, "http_method_names", ()),
-        *(getattr(owner, "action_map", None) or {}).values(),
-    }
-    return isinstance(owner, View) and getattr(view, "__name__", "") in DISPATCHING | handlers
+    actions: dict[str, str] = getattr(owner, "action_map", None) or {}  # of REST framework's view sets
+    handlers = DISPATCHING.union(getattr(owner, "http_method_names", ()), actions.values())
+    return isinstance(owner, View) and getattr(view, "__name__", "") in handlers
 
 
 def _is_async(view: Any) -> bool:
