@@ -7,6 +7,7 @@ from flows import World, reply, run
 from tokens import API, Time, claims, compact, header, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.flow import WaitingFor
 from ticketgate.core.probation import PER_SECOND, QUICK
 from ticketgate.core.request import bearer_request
 from ticketgate.errors import InternalFault, InvalidToken, IssuerUnavailable
@@ -66,6 +67,7 @@ class Gate:
         raise AssertionError("it was accepted")
 
 
+STRANGERS = {WaitingFor.NAME, WaitingFor.FIRST_KEYS}
 LIVE = [name("live-1"), name("live-2")]
 
 
@@ -273,14 +275,18 @@ def test_a_tenant_that_is_looked_after_in_the_background_is_paid_for_too():
 def test_where_as_many_wait_as_may_only_those_we_do_not_know_are_turned_away():
     gate = Gate()
     gate.verify(LIVE[0])
-    gate.world.is_full = True
+    gate.world.full = STRANGERS
     assert gate.forge(LIVE[1]) == 1
     gate.time.advance(61)
     gate.verify(LIVE[0])
     gate.time.advance(7200)
     gate.verify(LIVE[0])
+    gate.time.advance(10)
+    new = key("RS256", "new")
+    gate.world.pages = {f"{LIVE[0]}/jwks": reply(jwks(new))}
+    assert gate.judge(token(signing=new, iss=LIVE[0], exp=FAR)).issuer == LIVE[0]
     of_list = listed()
-    of_list.world.is_full = True
+    of_list.world.full = set(WaitingFor)
     with pytest.raises(
         IssuerUnavailable, match="keys of"
     ):  # nobody is asked about it, but its keys are fetched

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ticketgate.core.bounded_cache import BoundedCache
-from ticketgate.core.flow import FetchFailed, Flow, call, once
+from ticketgate.core.flow import FetchFailed, Flow, WaitingFor, call, once
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.probation import Probation, SharedBudget
 from ticketgate.core.web_address import is_identifier
@@ -141,7 +141,7 @@ class Tenants:
             raise _unavailable("that failed a moment ago")
         if (self._refused.peek(iss) or -math.inf) > now or not self._could_be(iss):
             return None
-        limited = verified is None and self._asks_about(iss)
+        limited = WaitingFor.NAME if verified is None and self._asks_about(iss) else None
         try:
             return (yield from once((self, iss), partial(self._find, iss, now), limited=limited))
         except FetchFailed as error:

@@ -9,6 +9,7 @@ import inspect
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -35,6 +36,7 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
@@ -59,9 +61,9 @@ class Driver:
     """Performs what flows ask for, on the calling thread.
 
     ``client`` may be an `httpx.Client`, or one with its interface, that stays the caller's to close; without
-    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for a key or a tenant that we
-    have not seen yet; the next one is answered 503.  It should be less than the server has threads, since what waits
-    there serves nobody else meanwhile.
+    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for each kind of thing
+    that we have not seen yet (see docs/keys.md); the next one is answered 503.  It should be less than the server has
+    threads, since what waits there serves nobody else meanwhile.
     """
 
     def __init__(self, client: httpx.Client | None = None, *, max_waiting: int = 4) -> None:
@@ -92,7 +94,7 @@ class Driver:
             case Fetch(request):
                 return self._fetch(request)
             case Once(wait=True):
-                with self._in_this_process().waiting(self._max_waiting if effect.limited else None):
+                with self._in_this_process().waiting(effect.limited, self._max_waiting):
                     return self._begin(effect).result()
             case Once():
                 _ = self._begin(effect)
@@ -221,24 +223,24 @@ class Shared:
         self._running: dict[Hashable, Run] = {}
         self._lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, httpx.Client] = {}
-        self._waiting = 0
+        self._waiting: Counter[WaitingFor] = Counter()
         self._lock = Lock()
 
     @contextmanager
-    def waiting(self, limit: int | None) -> Generator[None, None, None]:
-        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit``."""
-        if limit is None:
+    def waiting(self, kind: WaitingFor | None, limit: int) -> Generator[None, None, None]:
+        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit`` of a ``kind``."""
+        if kind is None:
             yield
             return
         with self._lock:
-            if self._waiting >= limit:
-                raise too_many_waiting(limit)
-            self._waiting += 1
+            if self._waiting[kind] >= limit:
+                raise too_many_waiting(limit, kind)
+            self._waiting[kind] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting[kind] -= 1
 
     def places(self, lane: Lane) -> Places:
         """The places of ``lane``."""
