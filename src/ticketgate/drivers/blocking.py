@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,6 +25,7 @@ from ticketgate.core.access_token import AccessToken
 from ticketgate.core.flow import (
     Alone,
     Call,
+    Cause,
     Connection,
     Effect,
     Fetch,
@@ -95,7 +96,7 @@ class Driver:
                 return self._fetch(request)
             case Once(wait=True):
                 with self._in_this_process().waiting(effect.limited, self._max_waiting):
-                    return self._begin(effect).result()
+                    return _result(self._begin(effect), effect.lifetime)
             case Once():
                 _ = self._begin(effect)
             case Call(function, arguments):
@@ -123,8 +124,17 @@ class Driver:
         outcome, first = shared.join(effect)
         if first:
             run = partial(self._lead, effect, outcome, shared)
-            run() if effect.wait else _thread(run)
+            run() if effect.wait else self._start(run, effect, outcome, shared)
         return outcome
+
+    def _start(self, run: partial[None], effect: Once, outcome: Future[Any], shared: "Shared") -> None:
+        """In a thread of its own; where none can be started the run is over, and the next who asks tries again."""
+        try:
+            _thread(run)
+        except RuntimeError as error:
+            shared.leave(effect.name, outcome)
+            report(error)
+            outcome.set_exception(FetchFailed("no thread could be started", cause=Cause.LIMIT))
 
     def _lead(self, effect: Once, outcome: Future[Any], shared: "Shared") -> None:
         try:
@@ -147,7 +157,10 @@ class Driver:
         with self._turn(request.lane, deadline) as had_to_wait:
             outcome: Future[Reply] = Future()
             line = Line()
-            _thread(partial(self._exchange, request, line, outcome))
+            try:
+                _thread(partial(self._exchange, request, line, outcome))
+            except RuntimeError as error:
+                raise FetchFailed("no thread could be started", cause=Cause.LIMIT) from error
             try:
                 return outcome.result(deadline - time.monotonic())
             except TimeoutError as error:
@@ -301,6 +314,13 @@ def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
         for chunk in response.iter_raw():
             answer.add(chunk)
         return answer.complete()
+
+
+def _result(outcome: Future[Any], lifetime: float) -> Any:
+    """What a run that others may lead came to.  Raises `FetchFailed` where that takes longer than it may."""
+    if not wait([outcome], lifetime).done:
+        raise FetchFailed(f"no result within {lifetime:g} seconds")
+    return outcome.result()
 
 
 def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
