@@ -501,6 +501,39 @@ def test_a_run_within_its_deadline_is_joined_while_one_past_it_goes_on(run):
     run(main())
 
 
+FORKS = """
+import time, warnings
+warnings.simplefilter("ignore")  # that forking beside threads is dangerous is what this is about
+owners = [server._verified._entries, blocking.ONE_AT_A_TIME]
+locks = [owner._lock if hasattr(owner, "_lock") else owner.lock for owner in owners]
+verify(server, os.environ["TOKEN"])
+held, over = threading.Event(), threading.Event()
+def hold():
+    [lock.acquire() for lock in locks]
+    held.set()
+    over.wait(30)
+    [lock.release() for lock in locks]
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(10)
+child = os.fork()
+if child == 0:
+    import signal
+    signal.alarm(10)
+    blocking.default_driver.cache_clear()
+    os._exit(7 if verify(server, os.environ["TOKEN"]).subject == "alice" else 1)
+_, status = os.waitpid(child, 0)
+over.set()
+thread.join(10)
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_while_another_thread_is_served_leaves_a_child_that_serves(issuer):
+    assert script(issuer, PREPARE + FORKS) == "7"
+
+
 TOGETHER = """
 import threading
 from ticketgate.drivers import blocking

@@ -39,6 +39,7 @@ from ticketgate.core.flow import (
     Save,
     WaitingFor,
 )
+from ticketgate.core.fork import renew_in_children
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
@@ -361,11 +362,25 @@ def warm_up(server: ResourceServer, fail_fast: bool = False, *, driver: Driver |
 @cache
 def default_driver() -> Driver:
     """The driver of everybody who brings none; it keeps what belongs to one process apart from all others."""
-    with ONE_AT_A_TIME:  # `cache` lets threads that come together make one each, which would share nothing
+    with (
+        ONE_AT_A_TIME.lock
+    ):  # `cache` lets threads that come together make one each, which would share nothing
         return _only_driver()
 
 
-ONE_AT_A_TIME = Lock()
+class OneAtATime:
+    """A lock for the whole process."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self.lock = Lock()
+
+
+ONE_AT_A_TIME = OneAtATime()
 
 
 @cache
