@@ -51,6 +51,7 @@ from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
+CHUNKS_PER_TURN = 32
 
 
 class Driver:
@@ -264,6 +265,10 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         answer = Answer(response, request.max_bytes)
         async for chunk in response.aiter_raw():
             answer.add(chunk)
+            if answer.chunks % CHUNKS_PER_TURN == 0:
+                await asyncio.sleep(
+                    0
+                )  # chunks that have arrived already would not let others, or the deadline, in
         return answer.complete()
 
 
