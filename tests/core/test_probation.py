@@ -293,6 +293,55 @@ def test_where_as_many_wait_as_may_only_those_we_do_not_know_are_turned_away():
         of_list.judge(token(iss=LIVE[1]))
 
 
+def test_a_tenant_in_use_never_waits_for_a_question():
+    gate = Gate()
+    gate.verify(LIVE[0])
+    for times in range(2, 5):
+        gate.time.advance(44)
+        gate.verify(LIVE[0])
+        assert gate.world.behind == []
+        gate.time.advance(2)
+        gate.verify(LIVE[0])
+        assert len(gate.questions) == times - 1
+        gate.world.catch_up()
+        assert gate.questions == [LIVE[0]] * times
+    gate.ours = lambda iss: False
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    gate.world.catch_up()
+    assert gate.forge(LIVE[0]) == "issuer"
+
+
+def test_a_question_that_fails_in_the_background_is_asked_again_after_a_second():
+    def fail(iss):
+        raise ValueError("the database is away")
+
+    gate = Gate()
+    gate.verify(LIVE[0])
+    gate.ours = fail
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    with pytest.raises(ValueError, match="away"):
+        gate.world.catch_up()
+    gate.world.behind.clear()
+    gate.verify(LIVE[0])
+    assert gate.world.behind == []
+    gate.time.advance(1)
+    gate.verify(LIVE[0])
+    assert len(gate.world.behind) == 1
+    gate.time.advance(14)
+    with pytest.raises(InternalFault):
+        gate.judge(token(iss=LIVE[0], exp=FAR))
+
+
+def test_a_tenant_of_a_list_is_not_asked_about_in_the_background():
+    gate = listed()
+    gate.verify(LIVE[0])
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    assert gate.world.behind == []
+
+
 @pytest.mark.parametrize(
     ("iss", "loopback", "given"),
     [
