@@ -222,7 +222,7 @@ SHOWS_NO_SECRET = {
     "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
     "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
-    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load",
+    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load", "flow.WaitingFor",
     "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
