@@ -1,7 +1,6 @@
 """Locks in a process that was forked: one that another thread held at that moment is never released in the child."""
 
 import os
-import sys
 from typing import Protocol
 from weakref import WeakSet
 
@@ -27,5 +26,6 @@ def renew_locks() -> None:
         owner.renew_lock()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=renew_locks)
+_ = getattr(os, "register_at_fork", dict)(
+    after_in_child=renew_locks
+)  # there is none, and no fork, on Windows
