@@ -148,6 +148,11 @@ class Once(NamedTuple):
         return f"Once(wait={self.wait})"  # the flow may hold a token
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """What messages call ``function``: not by its repr, which shows what a partial or an object with ``__call__`` holds."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
 class Call(NamedTuple):
     """Ask a function that the user gave us; the answer is its result.
 
@@ -158,8 +163,7 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return f"Call({name})"  # tokens are among the arguments
+        return f"Call({name_of(self.function)})"  # tokens are among the arguments
 
 
 class Load(NamedTuple):

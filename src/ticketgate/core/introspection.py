@@ -43,7 +43,7 @@ from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.strict_json import FrozenDict, without_nulls
 from ticketgate.core.surroundings import Surroundings
-from ticketgate.core.web_address import is_safe
+from ticketgate.core.web_address import is_safe, shown
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
 
 HINTS = {
@@ -177,7 +177,7 @@ class Inspector:
         endpoint = introspection.endpoint
         if endpoint is not None and not is_safe(endpoint, insecure_http=issuer.insecure_http):
             raise ConfigurationError(
-                f"endpoint {endpoint!r} is no https URL: plain http is for loopback only"
+                f"endpoint {shown(endpoint)} is no https URL: plain http is for loopback only"
             )
         settings = introspection.settings
         self.issuer = issuer

@@ -24,7 +24,7 @@ from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.flow import FetchFailed, Flow, WaitingFor, behind, call, once
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.probation import Probation, SharedBudget
-from ticketgate.core.web_address import is_identifier
+from ticketgate.core.web_address import is_identifier, shown
 from ticketgate.errors import ConfigurationError, IssuerUnavailable
 
 PLACE = "{tenant}"
@@ -47,7 +47,7 @@ class IssuerTemplate:
         before, place, after = template.partition(PLACE) if isinstance(template, str) else ("", "", "")
         if not place or PLACE in after or before.count("/") < 3:
             raise ConfigurationError(
-                f'{template!r} is no template: write {PLACE} once, in the path, like "https://as.example/{PLACE}/v2.0"'
+                f'{shown(template)} is no template: write {PLACE} once, in the path, like "https://as.example/{PLACE}/v2.0"'
             )
         if isinstance(tenants, str) or not (callable(tenants) or isinstance(tenants, Collection)):
             raise ConfigurationError(
@@ -240,7 +240,9 @@ class Tenants:
 
 def _checked(found: Any, iss: str) -> Issuer:
     if not isinstance(found, Issuer) or found.identifier != iss:
-        raise ConfigurationError(f"issuer_for must return an Issuer with the very name, or None: {found!r}")
+        raise ConfigurationError(
+            f"issuer_for must return an Issuer with the very name, or None: {shown(found)}"
+        )
     if found.introspection is not None:
         raise ConfigurationError("introspection needs an issuer that ResourceServer is given by name")
     return found
@@ -252,5 +254,5 @@ def _unavailable(why: str) -> IssuerUnavailable:
 
 def _template(given: Any) -> IssuerTemplate:
     if not isinstance(given, IssuerTemplate):
-        raise ConfigurationError(f'{given!r} is no issuer: write Issuer("https://as.example")')
+        raise ConfigurationError(f'{shown(given)} is no issuer: write Issuer("https://as.example")')
     return given

@@ -9,7 +9,7 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -39,10 +39,10 @@ from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
+    built,
     client_arguments,
     connection_for,
     failed,
-    stream_arguments,
     tls_context,
     too_many,
     too_slow,
@@ -261,7 +261,8 @@ def _require_asyncio() -> None:
 
 
 async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
-    async with client.stream(**stream_arguments(request)) as response:
+    sent = built(client, request)
+    async with aclosing(await client.send(sent, stream=True, follow_redirects=False)) as response:
         answer = Answer(response, request.max_bytes)
         async for chunk in response.aiter_raw():
             answer.add(chunk)

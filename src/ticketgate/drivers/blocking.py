@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from threading import Lock, Semaphore, Thread
@@ -38,6 +38,7 @@ from ticketgate.core.flow import (
     Reply,
     Save,
     WaitingFor,
+    name_of,
 )
 from ticketgate.core.fork import renew_in_children
 from ticketgate.core.request import bearer_request
@@ -45,10 +46,10 @@ from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
+    built,
     client_arguments,
     connection_for,
     failed,
-    stream_arguments,
     tls_context,
     too_many,
     too_slow,
@@ -287,33 +288,38 @@ class Shared:
 
 
 class Line:
-    """The sockets of one exchange, so that it can be ended from another thread."""
+    """The sockets of one exchange, so that it can be ended from another thread.
+
+    Nobody tells the socket of a connection that was there already: an exchange on one looks at ``is_cut`` as it reads.
+    """
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
-        self._is_cut = False
+        self.is_cut = False
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """What httpx tells about an exchange (its ``trace`` extension); connections are remembered."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._sockets.append(info["return_value"].get_extra_info("socket"))
-            if self._is_cut:
+            if self.is_cut:
                 self.cut()
 
     def cut(self) -> None:
         """Shut the sockets down; closing them would let another thread read from their number."""
-        self._is_cut = True
+        self.is_cut = True
         for sock in self._sockets:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
-    arguments: dict[str, Any] = stream_arguments(request) | {"extensions": {"trace": line.trace}}
-    with client.stream(**arguments) as response:
+    sent = built(client, request, trace=line.trace)
+    with closing(client.send(sent, stream=True, follow_redirects=False)) as response:
         answer = Answer(response, request.max_bytes)
         for chunk in response.iter_raw():
             answer.add(chunk)
+            if line.is_cut:
+                raise too_slow(request)
         return answer.complete()
 
 
@@ -329,7 +335,7 @@ def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise ConfigurationError(f"{function!r} is async: that works under asyncio only")
+        raise ConfigurationError(f"{name_of(function)} is async: that works under asyncio only")
     return result
 
 
