@@ -222,7 +222,7 @@ SHOWS_NO_SECRET = {
     "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
     "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
-    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load",
+    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load", "flow.WaitingFor",
     "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
@@ -285,6 +285,50 @@ def test_no_class_shows_a_secret(name):
 
 def test_grants_with_a_key_show_no_secret():
     assert leaks(shown(with_key("grants.Grant")), private_jwk()["d"]) == []
+
+
+# Messages about a broken configuration
+
+PASSWORD = "canary-3f9a0Zk"
+TOKEN_CLIENT = TokenClient(ISSUER, BearerToken("x"))
+ADDRESSES: dict[str, Callable[[Any], Any]] = {
+    "issuer": lambda url: Issuer(url),
+    "issuer that is given as it is": lambda url: ResourceServer(API, url),
+    "issuer_for": lambda url: blocking.Driver().run(
+        ResourceServer(API, issuer_for=lambda iss: url).authenticate(bearer_request(token()))
+    ),
+    "template": lambda url: Issuer.template(url, tenants=["acme"]),
+    "jwks_uri": lambda url: Issuer(ISSUER, jwks_uri=url),
+    "fetch_from": lambda url: Issuer(ISSUER, fetch_from=url),
+    "introspection": lambda url: ResourceServer(
+        API, Issuer(ISSUER, introspection=Introspection(url, auth=BearerToken("x")))
+    ),
+    "token client": lambda url: TokenClient(url, BearerToken("x")),
+    "token_endpoint": lambda url: TokenClient(ISSUER, BearerToken("x"), token_endpoint=url),
+    "resource": TOKEN_CLIENT.for_resource,
+    "proxy": lambda url: HTTPOptions(proxy=url.replace("https", "socks5")),
+    "access token issuer": lambda url: importlib.import_module(
+        "ticketgate.issuing.access_token_issuer"
+    ).AccessTokenIssuer(url, SigningKey.generate("ES256"), resources=API),
+}
+
+
+@pytest.mark.parametrize("place", ADDRESSES)
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://user:{PASSWORD}@as.example/{{tenant}}",
+        f"https://{PASSWORD}@as.example",
+        f"https://user:{PASSWORD}/{PASSWORD}@as.example",
+        f"https://user:{PASSWORD}@@as.example",
+        f"user:{PASSWORD}@as.example",
+        f"//user:{PASSWORD}@as.example",
+        f"http://user:'{PASSWORD}\"\n@as.example",
+    ],
+)
+def test_a_url_in_a_message_shows_no_password(watched, place, url):
+    watched(lambda: ADDRESSES[place](url))
+    assert leaks(watched.raised.rpartition("Error: ")[2], PASSWORD) == []
 
 
 # Logs and tracebacks

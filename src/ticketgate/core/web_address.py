@@ -8,6 +8,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+SCHEME = re.compile(r"b?['\"][A-Za-z][A-Za-z0-9+.-]*://")
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -56,6 +57,13 @@ def _is_host(host: str, netloc: str) -> bool:
         return ipaddress.ip_address(host).version == 6 and "%" not in host  # a zone may hold any character
     except ValueError:
         return False
+
+
+def shown(url: object) -> str:
+    """The repr of ``url`` for a message: whatever stands before an ``@`` may be a password, and is not shown."""
+    before, found, after = repr(url).rpartition("@")
+    scheme = SCHEME.match(before)
+    return f"{scheme[0] if scheme else before[:1]}...@{after}" if found else after
 
 
 def origin(url: str) -> str:
