@@ -228,7 +228,7 @@ SHOWS_NO_SECRET = {
     "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
     "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
-    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load",
+    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "fastapi.RefusalHeaders", "files.Place", "flow.Lane", "flow.Load", "flow.WaitingFor",
     "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
@@ -239,7 +239,7 @@ SHOWS_NO_SECRET = {
     "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide", "flow.TooManyWaiting",
     "errors.ConfigurationError", "errors.InsufficientScope", "errors.InternalFault", "errors.InvalidRequest",
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
-    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "servers.CannotStart",
+    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "middleware.NotAView", "rest_framework.Refused", "servers.CannotStart",
     # what its user prints on purpose
     "users.TokenUser", "strict_json.FrozenDict",
 }  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+from ticketgate.core.fork import renew_in_children
 from ticketgate.issuing.database import Database
 
 NOTHING: Mapping[str, Any] = {}
@@ -56,6 +57,11 @@ class MemoryStore:
         self._entries: dict[tuple[str, str], tuple[dict[str, Any], float | None]] = {}
         self._lock = Lock()
         self._additions = 0
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child: a thread of the parent may have held it."""
+        self._lock = Lock()
 
     def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
         """See `Store`."""
