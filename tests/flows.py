@@ -16,6 +16,7 @@ from ticketgate.core.flow import (
     Reply,
     Save,
     TooManyWaiting,
+    WaitingFor,
 )
 
 
@@ -28,7 +29,7 @@ def reply(value: Any, status: int = 200, **headers: str) -> Reply:
 class World:
     """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests.
 
-    While it ``is_full``, no more may wait.
+    No more may wait for what is in ``full``.
     """
 
     def __init__(self, pages: dict[str, Any] | None = None) -> None:
@@ -36,7 +37,7 @@ class World:
         self.requests: list[HttpRequest] = []
         self.behind: list[Once] = []
         self.files: dict[str, bytes] = {}
-        self.is_full = False
+        self.full: set[WaitingFor] = set()
 
     @property
     def asked(self) -> list[str]:
@@ -68,7 +69,7 @@ class World:
         match effect:
             case Fetch(request):
                 return self._fetch(request)
-            case Once(wait=True, limited=True) if self.is_full:
+            case Once(wait=True, limited=WaitingFor() as kind) if kind in self.full:
                 raise TooManyWaiting("full")
             case Once(wait=True):
                 return self.run(effect.flow())

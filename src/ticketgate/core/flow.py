@@ -119,6 +119,16 @@ class Fetch(NamedTuple):
     request: HttpRequest
 
 
+class WaitingFor(Enum):
+    """What a caller waits for; of each kind as many may wait as the driver allows, whoever waits for the others."""
+
+    NAME = "an issuer that we do not know yet"
+    FIRST_KEYS = "keys of an issuer that has not verified a token yet"
+    KEYS = "keys of an issuer beside others"
+    LOOK = "a key that we have not seen yet"
+    QUESTION = "what is said of an unknown opaque token"
+
+
 class Once(NamedTuple):
     """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
 
@@ -126,14 +136,15 @@ class Once(NamedTuple):
     ``lifetime`` seconds after its start is not joined any more (its process may have been frozen): another starts.
     But where the event loop of the last such run ended before the run did, the asker waits up to ``patience``
     seconds, so that one gets done; the answer is False where this was in vain.
-    ``limited`` callers count towards the driver's ``max_waiting``; above it `TooManyWaiting` is thrown.
+    Callers that are ``limited`` count towards the driver's ``max_waiting`` for this kind of wait; above it
+    `TooManyWaiting` is thrown.
     """
 
     name: Hashable
     flow: Callable[[], "Flow[Any]"]
     wait: bool = True
     lifetime: float = 60
-    limited: bool = False
+    limited: WaitingFor | None = None
     patience: float = 0
 
     def __repr__(self) -> str:
@@ -198,11 +209,15 @@ def fetch(request: HttpRequest) -> Flow[Reply]:
 
 
 def once(
-    name: Hashable, flow: Callable[[], Flow[T]], *, lifetime: float = 60, limited: bool = False
+    name: Hashable,
+    flow: Callable[[], Flow[T]],
+    *,
+    lifetime: float = 60,
+    limited: WaitingFor | None = None,
 ) -> Flow[T]:
     """The result of ``flow``, shared with everybody who asks under ``name`` while it runs.
 
-    Raises `TooManyWaiting` where this wait is ``limited`` and as many as the driver allows are waiting.
+    Raises `TooManyWaiting` where this wait is ``limited`` and as many of its kind are waiting as the driver allows.
     """
     return cast(T, (yield Once(name, flow, lifetime=lifetime, limited=limited)))
 

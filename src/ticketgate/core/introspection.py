@@ -26,7 +26,18 @@ from ticketgate.core.claims import Rules, check_introspected
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once
+from ticketgate.core.flow import (
+    Cause,
+    FetchFailed,
+    Flow,
+    Lane,
+    Reply,
+    TooManyWaiting,
+    WaitingFor,
+    behind,
+    fetch,
+    once,
+)
 from ticketgate.core.freshness import retry_after
 from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
@@ -203,12 +214,26 @@ class Inspector:
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
         known = verified or self._circuit.was_active(name, now.wall)
-        answer = yield from once((self, name), partial(self._inquire, raw, name, known, around))
+        answer = yield from self._one_question(raw, name, known, around)
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
             raise InvalidToken(answer.reason)
         return answer.token
+
+    def _one_question(
+        self, raw: bytes, name: bytes, known: bool, around: Surroundings
+    ) -> Flow[Answer | Unavailable]:
+        """One for all who ask about this token; waiting is limited where it may be junk."""
+        limited = None if known else WaitingFor.QUESTION
+        try:
+            return (
+                yield from once(
+                    (self, name), partial(self._inquire, raw, name, known, around), limited=limited
+                )
+            )
+        except TooManyWaiting:
+            return Unavailable(1)
 
     def _inquire(
         self, raw: bytes, name: bytes, known: bool, around: Surroundings

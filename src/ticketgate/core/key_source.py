@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, alone, behind, once
+from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, WaitingFor, alone, behind, once
 from ticketgate.core.freshness import (
     DUTIES,
     NOTHING,
@@ -185,7 +185,8 @@ class KeySource:
         """Ask for keys that are not held; twice where the first answer was already under way."""
         for _ in range(2):
             try:
-                yield from once((self, "look"), partial(self._look, around), limited=True)
+                limited = WaitingFor.LOOK if self.probation is None else WaitingFor.FIRST_KEYS
+                yield from once((self, "look"), partial(self._look, around), limited=limited)
             except TooManyWaiting as error:
                 raise self._unavailable(1) from error
             keys = self.held.keys
@@ -196,7 +197,7 @@ class KeySource:
         return None
 
     def _run_refresh(self, now: Now, around: Surroundings, *, waits: bool) -> Flow[None]:
-        """Have the keys refreshed; waiting for the first keys of an issuer on probation is limited."""
+        """Have the keys refreshed; waiting for them is limited where others are served meanwhile."""
         name, refresh = (self, "refresh"), partial(self._refresh, around)
         if not waits:
             is_stale = self.held.age(now.monotonic) is Age.STALE
@@ -204,9 +205,15 @@ class KeySource:
                 self._fail("it took too long", around.clock.monotonic())  # the next ones do not wait too
             return
         try:
-            yield from once(name, refresh, limited=self.probation is not None)
+            yield from once(name, refresh, limited=self._limit(around))
         except TooManyWaiting as error:
             raise self._unavailable(1) from error
+
+    def _limit(self, around: Surroundings) -> WaitingFor | None:
+        """None for the keys of the only issuer: without them nobody can be served."""
+        if self.probation is not None:
+            return WaitingFor.FIRST_KEYS
+        return WaitingFor.KEYS if around.many_issuers else None
 
     def _refresh(self, around: Surroundings) -> Flow[None]:
         """One attempt to renew the keys, because of their age; never raises for the issuer's faults.

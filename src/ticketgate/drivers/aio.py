@@ -7,6 +7,7 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from contextvars import Context
@@ -31,6 +32,7 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
@@ -50,14 +52,15 @@ from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
 MAX_UNFINISHED = 10_000
+CHUNKS_PER_TURN = 32
 
 
 class Driver:
     """Performs what flows ask for, on the running event loop.
 
     ``client`` may be an `httpx.AsyncClient`, or one with its interface, that stays the caller's to close;
-    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for a key
-    or a tenant that we have not seen yet; the next one is answered 503.
+    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for each
+    kind of thing that we have not seen yet (see docs/keys.md); the next one is answered 503.
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None, *, max_waiting: int = 1_000) -> None:
@@ -97,10 +100,10 @@ class Driver:
         match effect:
             case Fetch(request):
                 return await self._fetch(request)
-            case Once(wait=True, limited=True):
-                return await self._together_if_few_wait(effect)
-            case Once(wait=True):
+            case Once(wait=True, limited=None):
                 return await self._together(effect)
+            case Once(wait=True, limited=WaitingFor() as kind):
+                return await self._together_if_few_wait(effect, kind)
             case Once():
                 return await self._in_background(effect)
             case Call(function, arguments):
@@ -127,16 +130,16 @@ class Driver:
         task, result = self._begin(effect)
         return result if task is None else await asyncio.shield(task)
 
-    async def _together_if_few_wait(self, effect: Once) -> Any:
-        """The same, unless as many wait already as may."""
-        on_loop = self._on_this_loop()
-        if on_loop.waiting >= self._max_waiting:
-            raise too_many_waiting(self._max_waiting)
-        on_loop.waiting += 1
+    async def _together_if_few_wait(self, effect: Once, kind: WaitingFor) -> Any:
+        """The same, unless as many of this ``kind`` wait already as may."""
+        waiting = self._on_this_loop().waiting
+        if waiting[kind] >= self._max_waiting:
+            raise too_many_waiting(self._max_waiting, kind)
+        waiting[kind] += 1
         try:
             return await self._together(effect)
         finally:
-            on_loop.waiting -= 1
+            waiting[kind] -= 1
 
     def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
@@ -251,7 +254,7 @@ class OnLoop:
 
     def __init__(self) -> None:
         self.running: dict[Hashable, Run] = {}
-        self.waiting = 0
+        self.waiting: Counter[WaitingFor] = Counter()
         self.lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
         self._open: dict[Connection, httpx.AsyncClient] = {}
@@ -288,6 +291,10 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         answer = Answer(response, request.max_bytes)
         async for chunk in response.aiter_raw():
             answer.add(chunk)
+            if answer.chunks % CHUNKS_PER_TURN == 0:
+                await asyncio.sleep(
+                    0
+                )  # chunks that have arrived already would not let others, or the deadline, in
         return answer.complete()
 
 
