@@ -17,6 +17,7 @@ from ticketgate.core.flow import (
     Reply,
     Save,
     TooManyWaiting,
+    WaitingFor,
     Within,
 )
 
@@ -30,7 +31,7 @@ def reply(value: Any, status: int = 200, **headers: str) -> Reply:
 class World:
     """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests, ``lanes`` those entered.
 
-    While it ``is_full``, no more may wait; while it ``has_no_place``, there is none in any lane.
+    No more may wait for what is in ``full``; while it ``has_no_place``, there is none in any lane.
     """
 
     def __init__(self, pages: dict[str, Any] | None = None) -> None:
@@ -39,7 +40,7 @@ class World:
         self.lanes: list[Lane] = []
         self.behind: list[Once] = []
         self.files: dict[str, bytes] = {}
-        self.is_full = False
+        self.full: set[WaitingFor] = set()
         self.has_no_place = False
 
     @property
@@ -72,7 +73,7 @@ class World:
         match effect:
             case Fetch(request):
                 return self._fetch(request)
-            case Once(wait=True, limited=True) if self.is_full:
+            case Once(wait=True, limited=WaitingFor() as kind) if kind in self.full:
                 raise TooManyWaiting("full")
             case Once(wait=True):
                 return self.run(effect.flow())

@@ -23,7 +23,7 @@ from ticketgate import (
     PrivateKeyJwt,
     ResourceServer,
 )
-from ticketgate.core.flow import Certificate, Once
+from ticketgate.core.flow import Certificate, Once, WaitingFor
 from ticketgate.core.request import bearer_request
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import (
@@ -302,6 +302,18 @@ def test_two_servers_with_one_issuer_share_no_answers():
     other = ResourceServer("https://other.example", gate.issuer, clock=gate.time.clock)
     with pytest.raises(InvalidToken, match="audience"):
         gate.world.run(other.authenticate(bearer_request("opaque")))
+
+
+def test_where_as_many_wait_as_may_only_tokens_that_were_never_active_are_turned_away():
+    gate = Gate(cache_ttl=10)
+    gate.open()
+    gate.world.full = {WaitingFor.QUESTION}
+    with pytest.raises(IssuerUnavailable) as unavailable:
+        gate.open("junk")
+    assert unavailable.value.retry_after == 1
+    gate.time.advance(11)
+    assert gate.open().subject == "alice"
+    assert len(gate.world.requests) == 2
 
 
 def test_remembered_answers_never_change():

@@ -145,6 +145,9 @@ def test_the_only_key_serves_a_token_that_names_a_certificate_unless_it_has_anot
     assert named_by(key_set(FIRST | members)) == [FIRST["kid"]]
 
 
+VERSION_3, VERSION_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
+
+
 @pytest.mark.parametrize(
     "chain",
     [
@@ -161,6 +164,7 @@ def test_the_only_key_serves_a_token_that_names_a_certificate_unless_it_has_anot
         [x5c(DER[:-1])],
         [x5c(DER + b"x")],
         [x5c(b"0" * 99)],
+        [x5c(DER.replace(VERSION_3, VERSION_6))],
     ],
 )
 def test_a_certificate_that_cannot_be_read_names_nothing(chain):

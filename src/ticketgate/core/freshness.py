@@ -126,7 +126,10 @@ def _require(holds: bool, otherwise: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed."""
+    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed.
+
+    ``as_of`` is when the issuer itself had these keys, as far as that is known.
+    """
 
     keys: KeySet
     fetched_at: float = -math.inf
@@ -134,6 +137,7 @@ class Held:
     fresh_until: float = math.inf
     dead_at: float = math.inf
     etag: str = ""
+    as_of: float = -math.inf
 
     @property
     def is_static(self) -> bool:
@@ -163,6 +167,7 @@ def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float
         fresh_until=now + lifetime,
         dead_at=now + lifetime + policy.stale_if_error,
         etag=headers.get("etag", ""),
+        as_of=now - _age(headers),
     )
 
 
@@ -176,7 +181,7 @@ def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
     if lifetime is None:
         lifetime = policy.default_ttl
     else:
-        lifetime -= _seconds(headers.get("age", "")) or 0
+        lifetime -= _age(headers)
     return min(max(lifetime, policy.min_ttl), policy.max_ttl)
 
 
@@ -188,6 +193,11 @@ def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
         return None
     expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
     return 0 if expires is None else None if date is None else expires - date
+
+
+def _age(headers: Mapping[str, str]) -> float:
+    """How long caches have had the answer, in seconds (RFC 9111 §5.1)."""
+    return _seconds(headers.get("age", "")) or 0
 
 
 def _directives(control: str) -> dict[str, str]:

@@ -26,7 +26,19 @@ from ticketgate.core.claims import Rules, check_introspected
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once, within
+from ticketgate.core.flow import (
+    Cause,
+    FetchFailed,
+    Flow,
+    Lane,
+    Reply,
+    TooManyWaiting,
+    WaitingFor,
+    behind,
+    fetch,
+    once,
+    within,
+)
 from ticketgate.core.freshness import is_finite, retry_after
 from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
@@ -240,21 +252,30 @@ class Inspector:
         """The access token that ``raw`` is, by a new answer of the issuer.
 
         ``verified`` says that the token is known to be genuine; a question that others asked more than ``within``
-        seconds ago is not ours.  Raises `InvalidToken` where it is not active or
-        not for us, `IssuerUnavailable` where that cannot be known.
+        seconds ago is not ours.  Raises `InvalidToken` where it is not active or not for us, `IssuerUnavailable` where that cannot be known.
         """
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
-        inquire = partial(self._inquire, raw, name, verified, around)
-        answer = yield from once((self, name), inquire)
+        answer = yield from self._one_question(raw, name, verified, around)
         if isinstance(answer, Answer) and answer.asked_at < now.monotonic - within:  # we joined it too late
-            answer = yield from once((self, name), inquire)
+            answer = yield from self._one_question(raw, name, verified, around)
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
             raise InvalidToken(answer.reason)
         return answer.token
+
+    def _one_question(
+        self, raw: bytes, name: bytes, verified: bool, around: Surroundings
+    ) -> Flow[Answer | Unavailable]:
+        """One for all who ask about this token; waiting is limited where it may be junk."""
+        known = self._circuit.is_known(name, around.clock.wall(), verified=verified)
+        inquire = partial(self._inquire, raw, name, verified, around)
+        try:
+            return (yield from once((self, name), inquire, limited=None if known else WaitingFor.QUESTION))
+        except TooManyWaiting:
+            return Unavailable(1)
 
     def _inquire(
         self, raw: bytes, name: bytes, verified: bool, around: Surroundings

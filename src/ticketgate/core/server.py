@@ -91,7 +91,7 @@ class ResourceServer:
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
         self.max_token_bytes = _token_bytes(max_token_bytes)
-        self._around = Surroundings(clock, on_event)
+        self._around = Surroundings(clock, on_event, many_issuers=len(named) > 1 or self.tenants is not None)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
         self._inspectors = _inspectors(named, self.audiences, self.leeway)

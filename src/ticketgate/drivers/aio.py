@@ -7,6 +7,7 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
@@ -32,6 +33,7 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
     Within,
 )
 from ticketgate.core.request import bearer_request
@@ -52,20 +54,23 @@ from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
 THREADS = 32  # for functions of the user that no lane bounds
+MAX_UNFINISHED = 10_000
+CHUNKS_PER_TURN = 32
 
 
 class Driver:
     """Performs what flows ask for, on the running event loop.
 
     ``client`` may be an `httpx.AsyncClient`, or one with its interface, that stays the caller's to close;
-    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for a key
-    or a tenant that we have not seen yet; the next one is answered 503.
+    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for each
+    kind of thing that we have not seen yet (see docs/keys.md); the next one is answered 503.
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None, *, max_waiting: int = 1_000) -> None:
         self._client = client
         self._runs_on_asyncio = False
         self._max_waiting = checked_max_waiting(max_waiting)
+        self._unfinished: set[int] = set()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
@@ -98,12 +103,12 @@ class Driver:
         match effect:
             case Fetch(request):
                 return await self._fetch(request, place or NO_WAIT)
-            case Once(wait=True, limited=True):
-                return await self._together_if_few_wait(effect)
-            case Once(wait=True):
+            case Once(wait=True, limited=None):
                 return await self._together(effect)
+            case Once(wait=True, limited=WaitingFor() as kind):
+                return await self._together_if_few_wait(effect, kind)
             case Once():
-                _ = self._begin(effect)
+                return await self._in_background(effect)
             case Call(function, arguments):
                 threads = self._on_this_loop().threads if place is None else place.threads
                 return await _call(function, arguments, threads)
@@ -131,16 +136,16 @@ class Driver:
         task, result = self._begin(effect)
         return result if task is None else await asyncio.shield(task)
 
-    async def _together_if_few_wait(self, effect: Once) -> Any:
-        """The same, unless as many wait already as may."""
-        on_loop = self._on_this_loop()
-        if on_loop.waiting >= self._max_waiting:
-            raise too_many_waiting(self._max_waiting)
-        on_loop.waiting += 1
+    async def _together_if_few_wait(self, effect: Once, kind: WaitingFor) -> Any:
+        """The same, unless as many of this ``kind`` wait already as may."""
+        waiting = self._on_this_loop().waiting
+        if waiting[kind] >= self._max_waiting:
+            raise too_many_waiting(self._max_waiting, kind)
+        waiting[kind] += 1
         try:
             return await self._together(effect)
         finally:
-            on_loop.waiting -= 1
+            waiting[kind] -= 1
 
     def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
@@ -158,6 +163,29 @@ class Driver:
         running[effect.name] = Run(task, Deadline.after(effect.lifetime))
         task.add_done_callback(partial(_forget, running, effect.name))
         return task, None
+
+    async def _in_background(self, effect: Once) -> bool:
+        """Begin a run that nobody waits for; False where it was waited for in vain.
+
+        A loop that ends takes its runs with it.  Where each call has a loop of its own (`asyncio.run`) none would
+        ever be over, so whoever comes after such a run waits.
+        """
+        name, running = (
+            hash(effect.name),
+            self._on_this_loop().running.get(effect.name),
+        )  # a hash keeps nothing alive
+        was_cut_short = name in self._unfinished
+        task, _ = self._begin(effect)
+        if task is None or (running is not None and running.task is task):
+            return True
+        if len(self._unfinished) >= MAX_UNFINISHED:
+            self._unfinished.clear()
+        self._unfinished.add(name)
+        task.add_done_callback(partial(_is_over, self._unfinished, name))
+        if not was_cut_short or not effect.patience:
+            return True
+        done, _ = await asyncio.wait({task}, timeout=effect.patience)
+        return bool(done)
 
     def _on_this_loop(self) -> "OnLoop":
         return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
@@ -263,7 +291,7 @@ class OnLoop:
 
     def __init__(self) -> None:
         self.running: dict[Hashable, Run] = {}
-        self.waiting = 0
+        self.waiting: Counter[WaitingFor] = Counter()
         self.lanes: dict[Hashable, Places] = {}
         self.threads = ThreadPoolExecutor(THREADS, "ticketgate")
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
@@ -301,6 +329,10 @@ async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
         answer = Answer(response, request.max_bytes)
         async for chunk in response.aiter_raw():
             answer.add(chunk)
+            if answer.chunks % CHUNKS_PER_TURN == 0:
+                await asyncio.sleep(
+                    0
+                )  # chunks that have arrived already would not let others, or the deadline, in
         return answer.complete()
 
 
@@ -327,6 +359,11 @@ def _without_stop_iteration(function: Callable[..., Any], arguments: tuple[Any, 
         return function(*arguments)
     except StopIteration as error:
         raise RuntimeError("a function raised StopIteration") from error
+
+
+def _is_over(unfinished: set[int], name: int, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        unfinished.discard(name)
 
 
 def _forget(running: dict[Hashable, Run], name: Hashable, task: asyncio.Task[Any]) -> None:

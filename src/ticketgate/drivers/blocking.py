@@ -9,8 +9,9 @@ import inspect
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,6 +25,7 @@ from ticketgate.core.access_token import AccessToken
 from ticketgate.core.flow import (
     Alone,
     Call,
+    Cause,
     Connection,
     Effect,
     Fetch,
@@ -35,9 +37,11 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
     Within,
     name_of,
 )
+from ticketgate.core.fork import renew_in_children
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
@@ -61,9 +65,9 @@ class Driver:
     """Performs what flows ask for, on the calling thread.
 
     ``client`` may be an `httpx.Client`, or one with its interface, that stays the caller's to close; without
-    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for a key or a tenant that we
-    have not seen yet; the next one is answered 503.  It should be less than the server has threads, since what waits
-    there serves nobody else meanwhile.
+    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for each kind of thing
+    that we have not seen yet (see docs/keys.md); the next one is answered 503.  It should be less than the server has
+    threads, since what waits there serves nobody else meanwhile.
     """
 
     def __init__(self, client: httpx.Client | None = None, *, max_waiting: int = 4) -> None:
@@ -99,8 +103,8 @@ class Driver:
             case Within():
                 return self._within(effect)
             case Once(wait=True):
-                with self._in_this_process().waiting(self._max_waiting if effect.limited else None):
-                    return self._begin(effect).result()
+                with self._in_this_process().waiting(effect.limited, self._max_waiting):
+                    return _result(self._begin(effect), effect.lifetime)
             case Once():
                 _ = self._begin(effect)
             case Call(function, arguments):
@@ -128,8 +132,17 @@ class Driver:
         outcome, first = shared.join(effect)
         if first:
             run = partial(self._lead, effect, outcome, shared)
-            run() if effect.wait else _thread(run)
+            run() if effect.wait else self._start(run, effect, outcome, shared)
         return outcome
+
+    def _start(self, run: partial[None], effect: Once, outcome: Future[Any], shared: "Shared") -> None:
+        """In a thread of its own; where none can be started the run is over, and the next who asks tries again."""
+        try:
+            _thread(run)
+        except RuntimeError as error:
+            shared.leave(effect.name, outcome)
+            report(error)
+            outcome.set_exception(FetchFailed("no thread could be started", cause=Cause.LIMIT))
 
     def _lead(self, effect: Once, outcome: Future[Any], shared: "Shared") -> None:
         try:
@@ -156,7 +169,10 @@ class Driver:
     def _fetch(self, request: HttpRequest, wait: "Wait") -> Reply:
         outcome: Future[Reply] = Future()
         line = Line()
-        _thread(partial(self._exchange, request, line, outcome))
+        try:
+            _thread(partial(self._exchange, request, line, outcome))
+        except RuntimeError as error:
+            raise FetchFailed("no thread could be started", cause=Cause.LIMIT) from error
         try:
             return outcome.result(request.timeout - wait.seconds)
         except TimeoutError as error:
@@ -243,24 +259,24 @@ class Shared:
         self._running: dict[Hashable, Run] = {}
         self._lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, httpx.Client] = {}
-        self._waiting = 0
+        self._waiting: Counter[WaitingFor] = Counter()
         self._lock = Lock()
 
     @contextmanager
-    def waiting(self, limit: int | None) -> Generator[None, None, None]:
-        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit``."""
-        if limit is None:
+    def waiting(self, kind: WaitingFor | None, limit: int) -> Generator[None, None, None]:
+        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit`` of a ``kind``."""
+        if kind is None:
             yield
             return
         with self._lock:
-            if self._waiting >= limit:
-                raise too_many_waiting(limit)
-            self._waiting += 1
+            if self._waiting[kind] >= limit:
+                raise too_many_waiting(limit, kind)
+            self._waiting[kind] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting[kind] -= 1
 
     def places(self, lane: Lane) -> Places:
         """The places of ``lane``."""
@@ -328,6 +344,13 @@ def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
         return answer.complete()
 
 
+def _result(outcome: Future[Any], lifetime: float) -> Any:
+    """What a run that others may lead came to.  Raises `FetchFailed` where that takes longer than it may."""
+    if not wait([outcome], lifetime).done:
+        raise FetchFailed(f"no result within {lifetime:g} seconds")
+    return outcome.result()
+
+
 def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     result = function(*arguments)
     if inspect.isawaitable(result):
@@ -366,11 +389,25 @@ def warm_up(server: ResourceServer, fail_fast: bool = False, *, driver: Driver |
 @cache
 def default_driver() -> Driver:
     """The driver of everybody who brings none; it keeps what belongs to one process apart from all others."""
-    with ONE_AT_A_TIME:  # `cache` lets threads that come together make one each, which would share nothing
+    with (
+        ONE_AT_A_TIME.lock
+    ):  # `cache` lets threads that come together make one each, which would share nothing
         return _only_driver()
 
 
-ONE_AT_A_TIME = Lock()
+class OneAtATime:
+    """A lock for the whole process."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self.lock = Lock()
+
+
+ONE_AT_A_TIME = OneAtATime()
 
 
 @cache
