@@ -30,6 +30,11 @@ def is_understood_application(app: Any) -> bool:
     return _is_in(home_of(app), APPLICATIONS)
 
 
+def is_of_framework(name: str) -> bool:
+    """Whether the function of this dotted name is a framework's, or ours."""
+    return _is_in(name, FRAMEWORKS)
+
+
 def overridden(cls: Any, *names: str) -> tuple[str, ...]:
     """Those methods of a framework's class that ``cls`` replaces, like ``Orders.dispatch``."""
     return tuple(

@@ -36,6 +36,7 @@ def split(url: object) -> SplitResult | None:
 
     Browsers (WHATWG URL) read ``http://a\\@b`` as host a, Python as host b; where the two could differ, it is refused:
     backslashes, control characters, empty ports, queries and fragments, and hosts with other characters than names have.
+    So are ports with leading zeros, which are not what they look like where URLs are compared as strings.
     """
     if not isinstance(url, str):
         return None
@@ -43,10 +44,16 @@ def split(url: object) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.port != 0 and not parts.netloc.endswith(":")
+        usable = (
+            parts.scheme in {"http", "https"} and parts.port != 0 and _is_canonical(parts.netloc, parts.port)
+        )
     except ValueError:
         return None
     return parts if usable and "?#" not in url and _is_host(parts.hostname or "", parts.netloc) else None
+
+
+def _is_canonical(netloc: str, port: int | None) -> bool:
+    return not netloc.endswith(":") if port is None else netloc.endswith(f":{port}")
 
 
 def _is_host(host: str, netloc: str) -> bool:

@@ -21,6 +21,7 @@ QUOTABLE = {"OSError", "NetworkError", "TimeoutException"}
 """Errors whose words are the operating system's, or those of TLS; all others may quote what was sent or received."""
 CONNECT_SHARE = 0.8  # of the total time, so that a server that is not there can be told from a slow one
 UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError"}
+MAX_CHUNKS = 4_096  # of however few bytes: each takes its time
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
@@ -71,10 +72,14 @@ class Answer:
         self._headers = {name.lower(): value for name, value in response.headers.items()}
         self._max_bytes = max_bytes
         self._body = bytearray()
+        self.chunks = 0
 
     def add(self, chunk: bytes) -> None:
         """Take what arrived.  Raises `FetchFailed` when that makes too much."""
         self._body += chunk
+        self.chunks += 1
+        if self.chunks > MAX_CHUNKS:
+            raise FetchFailed(f"the answer comes in more than {MAX_CHUNKS} pieces")
         if len(self._body) > self._max_bytes:
             raise FetchFailed(f"the answer is larger than {self._max_bytes} bytes")
 
