@@ -50,7 +50,9 @@ def paths() -> dict[str, Callable[[int], None]]:
 
     def server(accepts: bool, **options: Any) -> Any:
         issuer = Issuer(ISSUER, jwks={"keys": [key.public_jwk() for key in keys.values()]})
-        stubs = [replace(key, verify=lambda message, signature: accepts) for key in issuer.keys.held.keys.keys]
+        stubs = [
+            replace(key, verify=lambda message, signature: accepts) for key in issuer.keys.held.keys.keys
+        ]
         issuer.keys.held = Held(KeySet(stubs))
         return ResourceServer(API, issuer, clock=Clock(lambda: NOW, lambda: 1_000.0), leeway=0, **options)
 

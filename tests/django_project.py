@@ -63,6 +63,7 @@ import django  # noqa: E402  settings come first
 django.setup()
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction  # noqa: E402
+from django.contrib.auth.mixins import UserPassesTestMixin  # noqa: E402
 from django.contrib.auth.models import AnonymousUser, User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connections  # noqa: E402
@@ -75,7 +76,7 @@ from django.views import View  # noqa: E402
 from django.views.decorators.cache import cache_page  # noqa: E402
 from django.views.decorators.csrf import csrf_exempt  # noqa: E402
 from rest_framework.decorators import api_view, permission_classes  # noqa: E402
-from rest_framework.permissions import AllowAny  # noqa: E402
+from rest_framework.permissions import AllowAny, BasePermission  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework.throttling import UserRateThrottle  # noqa: E402
 from rest_framework.views import APIView  # noqa: E402
@@ -199,6 +200,17 @@ def cached(request):
     return HttpResponse(sub(request))
 
 
+class Mine(APIView):
+    permission_classes = [AllowAny]  # noqa: RUF012
+
+    def get(self, request):
+        return Response(str(sub(request)))
+
+
+class Theirs(Mine):
+    permission_classes = [rest_framework.requires()]  # noqa: RUF012
+
+
 def unaware(view):
     """A decorator that knows nothing of async views, but marks what it returns as its author was told to."""
 
@@ -262,6 +274,55 @@ def below_api_view(request):
     return Response("shown")
 
 
+class Misused(BasePermission):
+    @requires(scope("read"))
+    def has_permission(self, request, view):
+        return True
+
+
+@method_decorator(requires(scope("read")), name="has_permission")
+class MisusedByDecorator(BasePermission):
+    def has_permission(self, request, view):
+        return True
+
+
+class Ran(APIView):
+    permission_classes = [AllowAny]  # noqa: RUF012
+
+    def get(self, request):
+        return Response("ran")
+
+
+class CheckedByGuard(Ran):
+    @requires(scope("read"))
+    def check_permissions(self, request):
+        return super().check_permissions(request)
+
+
+class BegunByGuard(Ran):
+    @requires(scope("read"))
+    def initial(self, request):
+        return super().initial(request)
+
+
+class SetUpByGuard(View):
+    @requires(scope("read"))
+    def setup(self, request):
+        return super().setup(request)
+
+    def get(self, request):
+        return HttpResponse("ran")
+
+
+class TestedByGuard(UserPassesTestMixin, View):
+    @requires(scope("read"))
+    def test_func(self):
+        return True
+
+    def get(self, request):
+        return HttpResponse("ran")
+
+
 class Raised(APIView):
     permission_classes = [AllowAny]  # noqa: RUF012
 
@@ -323,6 +384,9 @@ urlpatterns = [
     path("exempt-above", exempt_above),
     path("exempt-below", exempt_below),
     path("cached", cached),
+    path("cached-drf-open", cache_page(60)(Mine.as_view())),
+    path("cached-drf", cache_page(60)(Theirs.as_view())),
+    path("drf-open", Mine.as_view()),
     path("by-dispatch", AsyncByDispatch.as_view()),
     path("by-method", AsyncByMethod.as_view()),
     path("by-own-dispatch", AsyncByOwnDispatch.as_view()),
@@ -337,6 +401,12 @@ urlpatterns = [
     path("raises-class", RaisesAsync.as_view()),
     path("raises-drf", Raised.as_view()),
     path("raises-drf-open", RaisedWithoutAuthentication.as_view()),
+    path("guarded/drf-permission", Ran.as_view(permission_classes=[Misused])),
+    path("guarded/drf-decorated", Ran.as_view(permission_classes=[MisusedByDecorator])),
+    path("guarded/drf-check", CheckedByGuard.as_view()),
+    path("guarded/drf-initial", BegunByGuard.as_view()),
+    path("guarded/setup", SetUpByGuard.as_view()),
+    path("guarded/test", TestedByGuard.as_view()),
     path("orders", Orders.as_view()),
     path("cors/orders", method_of),
     path("elsewhere/orders", method_of),

@@ -11,11 +11,14 @@ from ticketgate.core.flow import (
     FetchFailed,
     Flow,
     HttpRequest,
+    Lane,
     Load,
     Once,
     Reply,
     Save,
     TooManyWaiting,
+    WaitingFor,
+    Within,
 )
 
 
@@ -26,17 +29,19 @@ def reply(value: Any, status: int = 200, **headers: str) -> Reply:
 
 
 class World:
-    """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests.
+    """What can be fetched, by URL; ``asked`` lists the URLs in order, ``requests`` the whole requests, ``lanes`` those entered.
 
-    While it ``is_full``, no more may wait.
+    No more may wait for what is in ``full``; while it ``has_no_place``, there is none in any lane.
     """
 
     def __init__(self, pages: dict[str, Any] | None = None) -> None:
         self.pages = dict(pages or {})
         self.requests: list[HttpRequest] = []
+        self.lanes: list[Lane] = []
         self.behind: list[Once] = []
         self.files: dict[str, bytes] = {}
-        self.is_full = False
+        self.full: set[WaitingFor] = set()
+        self.has_no_place = False
 
     @property
     def asked(self) -> list[str]:
@@ -68,12 +73,17 @@ class World:
         match effect:
             case Fetch(request):
                 return self._fetch(request)
-            case Once(wait=True, limited=True) if self.is_full:
+            case Once(wait=True, limited=WaitingFor() as kind) if kind in self.full:
                 raise TooManyWaiting("full")
             case Once(wait=True):
                 return self.run(effect.flow())
             case Alone():
                 return self.run(effect.flow())
+            case Within() if self.has_no_place:
+                raise FetchFailed("no place", cause=Cause.LIMIT)
+            case Within(lane, _, flow):
+                self.lanes.append(lane)
+                return self.run(flow())
             case Load(path):
                 return self.files.get(path)
             case Save(path, data):

@@ -26,7 +26,7 @@ GOOD = {
 class Gate:
     """A resource server before an issuer that knows some opaque tokens."""
 
-    def __init__(self, endpoint=ENDPOINT, auth=BASIC, others=(), leeway=30, **options):
+    def __init__(self, endpoint=ENDPOINT, auth=BASIC, others=(), leeway=30, opened_with=(), **options):
         self.time = Time()
         self.answers = {"opaque": GOOD}
         self.otherwise = {"active": False}
@@ -34,7 +34,14 @@ class Gate:
         self.issuer = Issuer(
             ISSUER, jwks_uri=JWKS, introspection=Introspection(endpoint, auth=auth, **options)
         )
-        self.server = ResourceServer(API, self.issuer, *others, clock=self.time.clock, leeway=leeway)
+        self.server = ResourceServer(
+            API,
+            self.issuer,
+            *others,
+            clock=self.time.clock,
+            leeway=leeway,
+            decryption_keys=opened_with,
+        )
 
     def answer(self, request):
         (name,) = parse_qs(request.body.decode())["token"]

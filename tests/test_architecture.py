@@ -24,6 +24,7 @@ EVENTS = "ticketgate.events"
 LAYERS = "ticketgate.asgi_layers"
 ASGI, WSGI, STARLETTE = "ticketgate.asgi", "ticketgate.wsgi", "ticketgate.starlette"
 PLACEMENT = "ticketgate.placement"
+TRUSTED_PATHS = "ticketgate.trusted_paths"
 HOST = {CORE, ERRORS, DRIVERS}
 EVERYTHING = None
 
@@ -31,7 +32,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     ERRORS: set(),
     EVENTS: set(),
     CORE: {ERRORS, EVENTS, "joserfc", "cachetools"},
-    DRIVERS: {CORE, ERRORS, "httpx", "anyio"},
+    DRIVERS: {CORE, ERRORS, TRUSTED_PATHS, "httpx", "anyio"},
+    TRUSTED_PATHS: set(),
     LAYERS: {PLACEMENT},
     ASGI: HOST | {LAYERS, PLACEMENT},
     WSGI: HOST,
@@ -46,7 +48,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ticketgate.django.spectacular": HOST | {"ticketgate.rest_framework", "drf_spectacular"},
     "ticketgate.rest_framework": HOST | {"ticketgate.django", "rest_framework"},
     "ticketgate.mcp": HOST | {ASGI, "mcp"},
-    "ticketgate.issuing": {CORE, ERRORS, "joserfc", "cryptography"},
+    "ticketgate.issuing": {CORE, ERRORS, TRUSTED_PATHS, "joserfc", "cryptography"},
     "ticketgate.issuing.starlette": {CORE, ERRORS, DRIVERS, "ticketgate.issuing", "starlette"},
     "ticketgate.token_client": HOST | {"httpx"},
     "ticketgate": HOST,

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from servers import serve_asgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient
 from table import DOWN, DOWN_JWKS
 from tokens import API, ISSUER, jwks, resource_server, token
 from websockets.exceptions import InvalidStatus
@@ -316,6 +321,52 @@ def test_public_means_the_same_behind_a_root_path():
 
 def test_a_root_path_that_only_resembles_the_path_is_not_cut_off():
     assert call(guarded(), path="/proxyhealth", root_path="/proxy")[0]["status"] == 401
+
+
+@pytest.mark.parametrize("server_root", ["", "/docs"])
+def test_the_root_path_of_a_fastapi_application_takes_the_place_of_the_servers(server_root):
+    inner = FastAPI()
+    inner.root_path = "/docs"
+    inner.add_api_route("/{rest:path}", lambda rest: rest)
+    client = TestClient(guarded(inner), root_path=server_root)
+    assert client.get("/docs/orders").status_code == 401
+    assert client.get("/docs/health").status_code == 200
+    assert client.get("/health").status_code == 200
+
+
+DJANGO = """
+from django import setup
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
+from django.urls import re_path
+from starlette.testclient import TestClient
+from test_asgi import guarded
+
+urls = (re_path(".*", lambda request: HttpResponse(request.path_info)),)
+settings.configure(ROOT_URLCONF=urls, SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+setup()
+app = guarded(get_asgi_application())
+
+def status(path):
+    return TestClient(app).get(path).status_code
+
+for forced in ("/docs", "/do", None):
+    settings.FORCE_SCRIPT_NAME = forced
+    print([status(path) for path in ("/docs/secret", "/docs/health")])
+"""
+
+
+def test_the_script_name_that_django_is_forced_to_takes_the_place_of_the_servers():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", DJANGO], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.splitlines() == [
+        "[401, 200]",
+        "[401, 401]",
+        "[200, 200]",
+    ]
 
 
 def test_the_user_and_what_it_may_do_are_shown_to_starlette(url):

@@ -110,6 +110,18 @@ def test_behind_the_middleware_everything_else_needs_a_token(optional):
     assert security(app) == REQUIRING | {("/me", "get"): [*([{}] if optional else []), {"accessToken": []}]}
 
 
+def test_an_operation_some_of_whose_paths_are_public_needs_no_token_there():
+    gate = Middleware(AccessTokenMiddleware, server=resource_server(), public=["/static/*"])
+    app = FastAPI(middleware=[gate])
+    app.add_api_route("/{bucket}/{name}/raw", lambda: None)
+    app.add_api_route("/other/{name}", lambda: None)
+    install_openapi(app)
+    assert security(app) == {
+        ("/{bucket}/{name}/raw", "get"): [{}, {"accessToken": []}],
+        ("/other/{name}", "get"): [{"accessToken": []}],
+    }
+
+
 def test_an_application_that_is_wrapped():
     app = api()
     install_openapi(GZipMiddleware(AccessTokenMiddleware(app, resource_server(), public=["/health"])))

@@ -141,6 +141,11 @@ def private_jwk() -> dict[str, Any]:
     return key("ES256").private_jwk() | {"kid": "ours"}
 
 
+def marked_keys() -> dict[str, Any]:
+    """A key set that holds something we do not know of: it may be as secret as anything."""
+    return {"keys": [key("ES256").public_jwk() | {"note": CANARY}]}
+
+
 def issuer() -> Issuer:
     asking = Introspection(auth=ClientSecretPost("api", CANARY), decryption_keys=[private_jwk()])
     return Issuer(ISSUER, introspection=asking, http=http_options(), jwks={"keys": [key().public_jwk()]})
@@ -168,6 +173,7 @@ def with_key(name: str) -> Any:
 CASES: dict[str, Callable[[], Any]] = {
     "access_token.AccessToken": access_token,
     "aio.Run": lambda: made("aio.Run", finished_task(), 1),
+    "assertions.AssertionIssuer": lambda: made("assertions.AssertionIssuer", ISSUER, marked_keys()),
     "asgi.Caller": lambda: made("asgi.Caller", access_token()),
     "blocking.Run": lambda: made("blocking.Run", finished_future(), 1),
     "client_auth.BearerToken": lambda: BearerToken(CANARY),
@@ -176,7 +182,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "client_auth.MutualTls": lambda: made("client_auth.MutualTls", "api", "/c.pem", f"/{CANARY}"),
     "client_auth.PrivateKeyJwt": lambda: PrivateKeyJwt("api", private_jwk()),
     "client_auth.Proof": lambda: made("client_auth.Proof", {"Authorization": CANARY}, {"secret": CANARY}),
-    "clients.Client": lambda: made("clients.Client", "api", CANARY * 4),
+    "clients.Client": lambda: made("clients.Client", "api", CANARY * 4, jwks=marked_keys()),
     "clients.Login": lambda: made("clients.Login", "api", CANARY, by_header=True),
     "credentials.Credentials": lambda: made("credentials.Credentials", b"bearer", RAW),
     "errors.TokenRefused": lambda: made("errors.TokenRefused", "invalid_client"),
@@ -187,6 +193,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "flow.Fetch": lambda: made("flow.Fetch", request()),
     "flow.FetchFailed": lambda: FetchFailed("answered 500", reply({"token": CANARY}, x=CANARY)),
     "flow.HttpRequest": request,
+    "flow.Within": lambda: made("flow.Within", None, 5, partial(print, RAW)),
     "flow.Once": lambda: made("flow.Once", ("name", RAW), partial(print, RAW)),
     "flow.Reply": lambda: reply({"access_token": CANARY}, set_cookie=CANARY),
     "flow.Save": lambda: made("flow.Save", "/path", RAW),
@@ -196,6 +203,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "http_options.HTTPOptions": http_options,
     "http_options.Whereabouts": lambda: made("http_options.Whereabouts", ISSUER, http=http_options()),
     "introspection.Answer": lambda: made("introspection.Answer", access_token(), "", 0.0, 0.0, 0.0),
+    "introspection.Question": lambda: made("introspection.Question", b"name", False, 0.0),
     "introspection.Introspection": lambda: issuer().introspection,
     "issuer.Issuer": issuer,
     "jwe.DecryptionKeys": lambda: made("jwe.DecryptionKeys", [private_jwk()]),
@@ -219,11 +227,11 @@ CASES: dict[str, Callable[[], Any]] = {
 
 SHOWS_NO_SECRET = {
     # values without secrets: settings, times, names, counts, public keys, what routes declare
-    "assertions.AssertionIssuer", "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
-    "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Places", "asgi.Granted", "challenge.Answer",
+    "attempts.Attempt", "attempts.Failure", "authorization_codes.Authorization",
+    "authorization_endpoint.AuthorizationRequest", "authorization_endpoint.User", "browser_clients.BrowserClient", "aio.Place", "blocking.Wait", "asgi.Granted", "challenge.Answer",
     "claims.Rules", "client.TokenRequest", "clock.Clock", "clock.Now", "settings.Settings", "spectacular.AccessTokenScheme", "events.CacheHit",
-    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "files.Place", "flow.Lane", "flow.Load",
-    "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "x5c.NamedKey",
+    "events.KeyFetchFailed", "events.KeysRefreshed", "events.Refused", "files.Place", "flow.Lane", "flow.Load", "flow.WaitingFor",
+    "guards.Protection", "placement.Misplaced", "requirement.Declaration", "layers.Mounted", "layers.Peeled", "flask.AccessTokenMiddleware", "circuit.OwnQuestion", "circuit.Pause", "flow.Cause", "keys.WantedKey", "key_source.Question", "x5c.NamedKey",
     "freshness.Age", "freshness.Backoff", "freshness.Budget", "freshness.Duty", "freshness.Held",
     "freshness.KeyPolicy", "health.IssuerHealth", "introspection.Unavailable", "introspection._Settings", "jwk.Fit",
     "jwk.Key", "requirement.Need", "requirement.Requirement", "routes.Audit", "routes.Door", "routes.GuardedRoute",
@@ -233,7 +241,7 @@ SHOWS_NO_SECRET = {
     "authorization_endpoint.ErrorRedirect", "client.NoToken", "errors.AccessDenied", "errors.CannotDecide", "flow.TooManyWaiting",
     "errors.ConfigurationError", "errors.InsufficientScope", "errors.InternalFault", "errors.InvalidRequest",
     "errors.InvalidToken", "errors.IssuerUnavailable", "errors.NoCredentials", "errors.OAuthError",
-    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "rest_framework.Refused", "starlette.RaisedRefusal", "starlette.RefusalHeaders", "servers.CannotStart",
+    "fastapi.Refused", "jwk.UnusableKey", "messages.Refusal", "middleware.NotAView", "rest_framework.Refused", "starlette.RaisedRefusal", "starlette.RefusalHeaders", "servers.CannotStart",
     # what its user prints on purpose
     "users.TokenUser", "strict_json.FrozenDict",
 }  # fmt: skip
@@ -285,6 +293,50 @@ def test_no_class_shows_a_secret(name):
 
 def test_grants_with_a_key_show_no_secret():
     assert leaks(shown(with_key("grants.Grant")), private_jwk()["d"]) == []
+
+
+# Messages about a broken configuration
+
+PASSWORD = "canary-3f9a0Zk"
+TOKEN_CLIENT = TokenClient(ISSUER, BearerToken("x"))
+ADDRESSES: dict[str, Callable[[Any], Any]] = {
+    "issuer": lambda url: Issuer(url),
+    "issuer that is given as it is": lambda url: ResourceServer(API, url),
+    "issuer_for": lambda url: blocking.Driver().run(
+        ResourceServer(API, issuer_for=lambda iss: url).authenticate(bearer_request(token()))
+    ),
+    "template": lambda url: Issuer.template(url, tenants=["acme"]),
+    "jwks_uri": lambda url: Issuer(ISSUER, jwks_uri=url),
+    "fetch_from": lambda url: Issuer(ISSUER, fetch_from=url),
+    "introspection": lambda url: ResourceServer(
+        API, Issuer(ISSUER, introspection=Introspection(url, auth=BearerToken("x")))
+    ),
+    "token client": lambda url: TokenClient(url, BearerToken("x")),
+    "token_endpoint": lambda url: TokenClient(ISSUER, BearerToken("x"), token_endpoint=url),
+    "resource": TOKEN_CLIENT.for_resource,
+    "proxy": lambda url: HTTPOptions(proxy=url.replace("https", "socks5")),
+    "access token issuer": lambda url: importlib.import_module(
+        "ticketgate.issuing.access_token_issuer"
+    ).AccessTokenIssuer(url, SigningKey.generate("ES256"), resources=API),
+}
+
+
+@pytest.mark.parametrize("place", ADDRESSES)
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://user:{PASSWORD}@as.example/{{tenant}}",
+        f"https://{PASSWORD}@as.example",
+        f"https://user:{PASSWORD}/{PASSWORD}@as.example",
+        f"https://user:{PASSWORD}@@as.example",
+        f"user:{PASSWORD}@as.example",
+        f"//user:{PASSWORD}@as.example",
+        f"http://user:'{PASSWORD}\"\n@as.example",
+    ],
+)
+def test_a_url_in_a_message_shows_no_password(watched, place, url):
+    watched(lambda: ADDRESSES[place](url))
+    assert leaks(watched.raised.rpartition("Error: ")[2], PASSWORD) == []
 
 
 # Logs and tracebacks

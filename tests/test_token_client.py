@@ -3,11 +3,12 @@
 import asyncio
 import io
 import json
+from base64 import b64encode, urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote_plus
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from ticketgate import (
     BearerToken,
     ClientSecretBasic,
     ClientSecretPost,
+    HTTPOptions,
     Issuer,
     MutualTls,
     PrivateKeyJwt,
@@ -30,7 +32,7 @@ from ticketgate import (
     scope,
 )
 from ticketgate.asgi import AccessTokenMiddleware
-from ticketgate.core.flow import FetchFailed
+from ticketgate.core.flow import Cause, FetchFailed
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.errors import ConfigurationError, IssuerUnavailable, TokenRefused
 from ticketgate.issuing.access_token_issuer import AccessTokenIssuer
@@ -55,8 +57,9 @@ class Caller:
         self.count = 0
         self.answer = {"token_type": "Bearer", "expires_in": 100} if answer is None else answer
         self.world = World({ENDPOINT: self.give})
+        issuer = Issuer(ISSUER, http=options.pop("http", HTTPOptions()))
         options = {"token_endpoint": ENDPOINT} | options
-        self.client = TokenClient(ISSUER, auth, clock=self.time.clock, **options)
+        self.client = TokenClient(issuer, auth, clock=self.time.clock, **options)
 
     def give(self, request):
         self.count += 1
@@ -136,8 +139,9 @@ def test_a_refusal_keeps_its_code(status):
     ("members", "shown"),
     [
         ({"error": "no\r\nSet-Cookie: x", "error_description": "a\u202eb\x1b[2J"},
-         "no\\r\\nSet-Cookie: x: a\\u202eb\\x1b[2J"),
-        ({"error": "x" * 10_000, "error_description": "y" * 10_000}, f"{'x' * 80}: {'y' * 300}"),
+         "unknown: a\\u202eb\\x1b[2J"),
+        ({"error": "x" * 64, "error_description": "y" * 10_000}, f"{'x' * 64}: {'y' * 300}"),
+        ({"error": "x" * 65}, "unknown"),
         ({"error": {"a": 1}, "error_description": ["b"]}, "unknown"),
         ({}, "unknown"),
         ({"error": "", "error_description": "it's \\ \"quoted\""}, 'unknown: it\'s \\ "quoted"'),
@@ -151,13 +155,84 @@ def test_the_words_of_a_refusal_are_escaped_and_cut(members, shown):
         assert str(refused.value) == shown
 
 
-def test_a_refusal_does_not_quote_what_was_sent():
-    caller = Caller(auth=ClientSecretPost("orders", "client-canary"))
-    caller.answer = reply(
-        {"error": "e", "error_description": "client-canary or subject-canary by orders"}, 400
+LEFT_OUT = "(its words are left out: they may repeat a secret that was sent)"
+AUTHS = {
+    "basic": lambda secret: ClientSecretBasic("orders", secret),
+    "post": lambda secret: ClientSecretPost("orders", secret),
+    "bearer": BearerToken,
+    "subject": None,
+    "header": None,
+}
+
+
+def refused(secret, place, members, **parameters):
+    """What is said of ``members``, where the request has ``secret`` in this ``place``."""
+    make = AUTHS[place] or (lambda _: ClientSecretPost("orders", "nothing"))
+    http = HTTPOptions(headers={"X-Key": secret} if place == "header" else {})
+    caller = Caller(reply(members, 400), make(secret), http=http)
+    grant = caller.client.exchanged(secret if place == "subject" else "opaque", NEXT, parameters=parameters)
+    with pytest.raises(TokenRefused, match=r".") as failed:
+        caller.get(grant)
+    return str(failed.value)
+
+
+CANARY = "canary~3f/9a+0Zk"
+
+
+@pytest.mark.parametrize("place", AUTHS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        CANARY, CANARY.upper(), CANARY[:6], CANARY[4:10], CANARY[-6:], quote_plus(CANARY), quote_plus(CANARY)[:16],
+        quote_plus(quote_plus(CANARY)), quote_plus(CANARY).lower(), CANARY.encode().hex(), CANARY.encode().hex().upper(),
+        *(encode(b"orders:"[:length] + CANARY.encode() + b"}").decode()
+          for encode in (b64encode, urlsafe_b64encode) for length in range(4)),
+        b64encode(f"orders:{quote_plus(CANARY)}".encode()).decode(),
+    ],
+)  # fmt: skip
+def test_a_refusal_does_not_quote_what_was_sent(place, words):
+    if words == b64encode(f"orders:{quote_plus(CANARY)}".encode()).decode():
+        place = "basic"
+    members = {"error": "e", "error_description": f"bad secret {words} or so"}
+    assert refused(CANARY, place, members, tenant="cana") == f"e: {LEFT_OUT}"
+    if words.isalnum():
+        assert refused(CANARY, place, {"error": words}) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("secret", "members", "shown"),
+    [
+        ("client-secret", {"error": "invalid_client"}, "invalid_client"),
+        ("client-secret", {"error": "invalid_clients"}, "unknown"),
+        (
+            "prod",
+            {"error": "invalid_client", "error_description": "not in prod"},
+            f"invalid_client: {LEFT_OUT}",
+        ),
+        ("a b", {"error": "e", "error_description": "a b c"}, "e: a b c"),
+        ("abcdefgh", {"error": "e", "error_description": "abcde cdefg orders"}, "e: abcde cdefg orders"),
+        ("two words", {"error": "e", "error_description": "two wo"}, f"e: {LEFT_OUT}"),
+        ("\u20ac" * 6, {"error": "e", "error_description": "\u20ac" * 6}, f"e: {LEFT_OUT}"),
+    ],
+)
+def test_what_is_shown_of_a_refusal(secret, members, shown):
+    assert refused(secret, "post", members) == shown
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic ?", "Basic YQ", "basic " + b64encode(b"\xff").decode()])
+def test_a_header_that_is_not_quite_basic_is_a_secret_too(header):
+    caller = Caller(
+        reply({"error": "e", "error_description": f"I got {header} as it is"}, 400),
+        http=HTTPOptions(headers={"Authorization": header}),
+        auth=ClientSecretPost("orders", SECRET),
     )
-    with pytest.raises(TokenRefused, match=r"^e: \.\.\. or \.\.\. by orders$"):
-        caller.get(caller.client.exchanged("subject-canary"))
+    with pytest.raises(TokenRefused, match=r"^e"):
+        caller.get()
+
+
+def test_long_tokens_are_looked_through_once():
+    words = {"error": "e", "error_description": "b" * 300}
+    assert refused("a" * 200_000, "subject", words) == f"e: {'b' * 300}"
 
 
 @pytest.mark.requirement("RFC8693-2.2.1-a")
@@ -212,9 +287,58 @@ def test_a_callers_token_is_exchanged_and_outlives_nothing():
     assert caller.get(grant) == "token-1"
     caller.world.behind.clear()
     caller.time.advance(1)
-    assert caller.get(grant) == "token-2"
-    assert caller.get(caller.client.exchanged(token(jti="x").decode(), NEXT, "a")) == "token-3"
+    with pytest.raises(TokenRefused, match="has expired"):
+        caller.get(grant)
+    assert caller.get(caller.client.exchanged(token(jti="x").decode(), NEXT, "a")) == "token-2"
     assert subject not in repr(grant)
+
+
+@pytest.mark.parametrize(("left", "asked"), [(-100, 0), (0, 0), (1, 1)])
+def test_what_has_expired_is_not_exchanged(left, asked):
+    caller = Caller()
+    expired = token(exp=int(NOW) + left).decode()
+    for grant in (caller.client.exchanged(expired, NEXT), caller.client.vouched(NEXT, assertion=expired)):
+        before = caller.count
+        for _ in range(3):
+            with suppress(TokenRefused):
+                assert caller.get(grant).startswith("token-")
+        assert caller.count == before + asked
+    if not asked:
+        with pytest.raises(TokenRefused, match="invalid_grant: what the token would be made of has expired"):
+            caller.get(grant)
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "wall"])
+@pytest.mark.parametrize(
+    ("expires_in", "left", "took", "error"),
+    [
+        (2, 60, 1, None),
+        (2, 60, 2, IssuerUnavailable),
+        (2, 60, 4, IssuerUnavailable),
+        (100, 5, 5, TokenRefused),
+        (None, 5, 4, None),
+        (None, 5, 5, TokenRefused),
+    ],
+)
+def test_a_token_that_was_over_before_it_came_is_not_given_out(clock, expires_in, left, took, error):
+    caller = Caller({"token_type": "Bearer", "expires_in": expires_in})
+
+    def late(request):
+        if clock == "wall":
+            caller.time.wall += took
+        else:
+            caller.time.advance(took)
+        return caller.give(request)
+
+    caller.world.pages[ENDPOINT] = late
+    grant = caller.client.exchanged(token(exp=int(NOW) + left).decode(), NEXT)
+    if error is None:
+        assert caller.get(grant) == "token-1"
+        return
+    for _ in range(3):
+        with pytest.raises(error, match=r"over before it came|has expired"):
+            caller.get(grant)
+    assert caller.count == 1
 
 
 def test_an_opaque_token_is_exchanged_too():
@@ -375,27 +499,80 @@ def many(caller, count):
     return caller.count - before
 
 
-def nobody(request):
-    raise FetchFailed("nobody answers")
+def no_answer(cause):
+    """A page that fails in this way."""
+
+    def page(request):
+        raise FetchFailed("nothing", cause=cause)
+
+    return page
 
 
-@pytest.mark.parametrize(
-    ("answer", "asked"),
-    [
-        (reply({}, 503), 3),
-        (reply({}, 429), 3),
-        (reply({"error": "invalid_client"}, 401), 3),
-        (reply({}, 503, retry_after="30"), 1),
-        (reply({}, 429, retry_after="30"), 1),
-        # what one grant provoked, or may have provoked, is not held against another
-        (reply({"error": "invalid_grant"}, 400, retry_after="30"), 20),
-        (reply({}, 500), 20),
-        (reply(b"<html>"), 20),
-    ],
-)
-def test_what_every_grant_would_meet_holds_all_back(answer, asked):
-    caller = Caller(answer)
-    assert many(caller, 20) == asked
+nobody = no_answer(Cause.CONNECTION)
+
+PROVOKED = {
+    "a reset, a time-out, no HTTP, too much": no_answer(Cause.EXCHANGE),
+    "our own limits": no_answer(Cause.LIMIT),
+    "no JSON": lambda request: reply(b"<html>"),
+    "invalid_client": lambda request: reply({"error": "invalid_client"}, 401, retry_after="3600"),
+    "invalid_grant": lambda request: reply({"error": "invalid_grant"}, 400, retry_after="3600"),
+    **{
+        f"{status}, Retry-After {pause}": lambda request, status=status, pause=pause: reply(
+            {}, status, **({"retry_after": pause} if pause else {})
+        )
+        for status in (429, 500, 502, 503, 504)
+        for pause in ("", "3600")
+    },
+}
+
+
+def poisoned(caller, failing):
+    """Have the endpoint fail for grants that say "poison", and answer the others."""
+    caller.world.pages[ENDPOINT] = lambda request: (
+        failing(request) if b"poison" in request.body else caller.give(request)
+    )
+
+
+def poison(caller, count):
+    """How many requests go out for ``count`` grants that fail for reasons of their own."""
+    before = len(caller.world.requests)
+    for number in range(count):
+        with suppress(IssuerUnavailable, TokenRefused):
+            caller.get(caller.client.exchanged(f"poison-{before}-{number}", NEXT))
+    return len(caller.world.requests) - before
+
+
+@pytest.mark.parametrize("failing", PROVOKED.values(), ids=PROVOKED)
+def test_what_one_grant_provokes_holds_back_no_other(failing):
+    caller = Caller()
+    poisoned(caller, failing)
+    for number in range(5):
+        assert poison(caller, 5) == 5
+        assert caller.get(caller.client.exchanged(f"good-{number}", NEXT)) == f"token-{number + 1}"
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+def test_a_server_that_cannot_be_reached_holds_all_back(metadata):
+    caller = Caller(token_endpoint=None if metadata else ENDPOINT)
+    addresses = (*caller.client._issuer.metadata.whereabouts.metadata_urls, ENDPOINT)
+    caller.world.pages |= dict.fromkeys(addresses, nobody)
+    many(caller, 3)
+    asked = len(caller.world.requests)
+    many(caller, 20)
+    assert len(caller.world.requests) == asked
+
+
+@pytest.mark.parametrize("failing", PROVOKED.values(), ids=PROVOKED)
+def test_the_trial_of_a_grant_that_fails_by_itself_ends_the_wait(failing):
+    caller = Caller()
+    caller.world.pages[ENDPOINT] = nobody
+    assert many(caller, 20) == 0
+    poisoned(caller, failing)
+    with pytest.raises(IssuerUnavailable):
+        caller.get()
+    caller.time.advance(30)
+    assert poison(caller, 1) == 1
+    assert caller.get() == "token-1"
 
 
 def test_one_request_tries_an_endpoint_that_was_left_alone():
@@ -460,13 +637,20 @@ def test_a_failure_is_shared_by_all_who_wait():
         assert issuer.hits["/token"] == 2
 
 
+async def later_with(secret):
+    return secret
+
+
 def test_a_broken_configuration_is_no_outage():
     async def later():
         return "token"
 
     client = TokenClient(ISSUER, BearerToken(later), token_endpoint=ENDPOINT)
-    with pytest.raises(ConfigurationError, match="asyncio only"):
+    with pytest.raises(ConfigurationError, match=r"<locals>\.later is async: .* asyncio only"):
         client.get(client.client_credentials(NEXT))
+    held = TokenClient(ISSUER, BearerToken(partial(later_with, CANARY)), token_endpoint=ENDPOINT)
+    with pytest.raises(ConfigurationError, match=r"^partial is async"):
+        held.get(held.client_credentials(NEXT))
 
 
 @pytest.mark.parametrize(
@@ -672,6 +856,27 @@ def test_a_streamed_body_is_not_sent_twice_and_its_401_returned(numbered, body):
         assert len(resource.requests) == 1
         assert http.post(API, **{name: make()}).status_code == 200
     assert b"ab" in resource.requests[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("resource", "url", "same"),
+    [
+        ("https://stock.example", "https://stock.example:443/", True),
+        ("https://stock.example:443", "https://stock.example/", True),
+        ("https://stock.example", "https://stock.example:0/", False),
+        ("https://stock.example", "https://stock.example:8443/", False),
+        ("http://127.0.0.1", "http://127.0.0.1:0/", False),
+    ],
+)
+def test_a_port_is_part_of_an_origin(numbered, resource, url, same):
+    client, _ = numbered
+    auth = client.for_resource(resource)
+    flow = auth.sync_auth_flow(httpx.Request("GET", url))
+    if same:
+        assert "Authorization" in next(flow).headers
+        return
+    with pytest.raises(ConfigurationError, match="goes nowhere else"):
+        next(flow)
 
 
 def test_a_streamed_body_is_not_sent_twice_under_asyncio(numbered):

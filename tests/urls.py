@@ -18,6 +18,10 @@ READ_DIFFERENTLY = [
     "https://as.example/?#",
     "https://as.example:/",  # an empty port, which browsers drop
     "https://as.example:0/",
+    "https://as.example:00/",
+    "https://as.example:0443/",  # leading zeros, which browsers drop
+    "http://127.0.0.1:0080/cb",
+    "http://[::1]:080/cb",
     "https://as.example:65536/",
     "https://as.example:8a/",
     "https://as.example:+80/",

@@ -12,7 +12,13 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
 
-from ticketgate.asgi_layers import cors_is_next, has_cors
+from ticketgate.asgi_layers import (
+    contains_application,
+    cors_is_next,
+    has_cors,
+    litestar_route,
+    own_root_path,
+)
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.gate import ErrorBody, Gate
@@ -77,7 +83,8 @@ class AccessTokenMiddleware:
     ``accept_subprotocol_token`` also takes a token from ``new WebSocket(url, ["bearer", token])``, since a
     browser's script can set no Authorization header there; the application sees neither of the two names.
 
-    Paths are those of ``scope["path"]`` without its ``root_path``; one that routers read in several ways is public
+    Paths are those of ``scope["path"]`` without its ``root_path``, or without that of ``FastAPI(root_path=...)`` or
+    Django's ``FORCE_SCRIPT_NAME`` directly inside, which take its place; one that routers read in several ways is public
     only if it is in each of them.  CORS middleware belongs outside of this one, so that browsers may read what is
     answered here; the other order is warned about.  Only ``lifespan`` passes unchecked: other types of connection
     than HTTP and WebSocket raise a ValueError.
@@ -106,6 +113,9 @@ class AccessTokenMiddleware:
         self._accept_expired_connections = accept_expired_connections
         self._accept_subprotocol_token = accept_subprotocol_token
         self._placement = Placement(app)
+        self._own_root_path = own_root_path(app)
+        self._litestar_route = litestar_route(app)
+        self._contains_application = contains_application(app)
         self._accept_preflight = accept_preflight
         self._knows_about_cors = False
         self._warn_about_cors()
@@ -171,23 +181,32 @@ class AccessTokenMiddleware:
             )
 
     def _is_open(self, scope: Scope) -> bool:
-        if "route_handler" in scope:
-            is_public = self._is_public_in_litestar(scope)
+        root_path: str = scope.get("root_path", "")
+        if self._own_root_path is not None:
+            root_path = self._own_root_path() or root_path
+        if "route_handler" in scope and not self._contains_application:
+            is_public = self._is_public_in_litestar(scope, root_path)
         else:
-            is_public = self.public.include(scope["path"], scope.get("root_path", ""))
+            is_public = self.public.include(scope["path"], root_path)
         return is_public or (
             scope.get("method") == "OPTIONS"
             and _looks_like_a_preflight(scope)
             and (self._accept_preflight or cors_is_next(self.app))
         )
 
-    def _is_public_in_litestar(self, scope: Scope) -> bool:
-        """Litestar has routed already: its path lacks the root path, and below a mount the mount's path too."""
+    def _is_public_in_litestar(self, scope: Scope, root_path: str) -> bool:
+        """Litestar has routed already: its path lacks the root path, and below a mount the mount's path too.
+
+        What was sent is therefore read as well.  It says nothing of an application that is mounted itself: there
+        the rest of the path counts too, and it does wherever it cannot be seen that this is Litestar's own list.
+        """
         sent = unquote(scope.get("raw_path") or b"")
-        is_mount = getattr(scope["route_handler"], "is_mount", False)
-        return self.public.include(sent, scope.get("root_path", "")) and (
-            is_mount or self.public.include(scope["path"])
-        )
+        if not self.public.include(sent, root_path):
+            return False
+        if self._litestar_route is not None and getattr(scope["route_handler"], "is_mount", False):
+            read = self._litestar_route.path.rstrip("/") + scope["path"]
+            return bool(sent.removeprefix(root_path).rstrip("/") == read.rstrip("/"))
+        return self.public.include(scope["path"]) and self.public.include(scope["path"], root_path)
 
 
 def refusal_if_moved(scope: Scope) -> Answer | None:

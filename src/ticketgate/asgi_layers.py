@@ -4,14 +4,18 @@ Frameworks are only looked up among the loaded modules: an object cannot be an i
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from ticketgate.placement import MOST_LAYERS, layers
 
 CORS = ("starlette.middleware.cors:CORSMiddleware", "litestar.middleware._internal.cors:CORSMiddleware")
 STARLETTE = ("starlette.applications:Starlette", "fastapi.applications:FastAPI")
+FASTAPI = ("fastapi.applications:FastAPI",)
 LITESTAR = ("litestar.app:Litestar",)
+LITESTAR_ROUTES = ("litestar.routes.base:BaseRoute",)
+DJANGO = ("django.core.handlers.asgi:ASGIHandler",)
 AROUND_ALL_MIDDLEWARE = (  # by Starlette and FastAPI themselves; none of them runs a handler or changes the request
     "starlette.middleware.errors:ServerErrorMiddleware",
     "starlette.middleware.body_limit:RequestBodyLimitMiddleware",
@@ -65,6 +69,33 @@ def _first_added(app: Any) -> Any:
     if not as_usual or "build_middleware_stack" in vars(app) or not app.user_middleware:
         return None
     return app.user_middleware[0].cls
+
+
+def own_root_path(app: Any) -> Callable[[], str] | None:
+    """How to read the root path that ``app`` itself puts in the place of the server's, which empty ones do not."""
+    for layer in layers(app):
+        if isinstance(layer, tuple(_loaded(FASTAPI))):
+            return partial(getattr, layer, "root_path")
+        if isinstance(layer, tuple(_loaded(DJANGO))):
+            return _forced_script_name
+    return None
+
+
+def _forced_script_name() -> str:
+    return getattr(sys.modules["django.conf"].settings, "FORCE_SCRIPT_NAME", None) or ""
+
+
+def litestar_route(app: Any) -> Any:
+    """The route of Litestar that ``app`` ends in, as it does where a gate is in Litestar's own list; otherwise None."""
+    *_, innermost = layers(app)
+    route = getattr(innermost, "__self__", None)
+    return route if isinstance(route, tuple(_loaded(LITESTAR_ROUTES))) else None
+
+
+def contains_application(app: Any) -> bool:
+    """Whether ``app`` is an application that reads ``scope["path"]``, also inside of middleware."""
+    known = tuple(_loaded((*STARLETTE, *LITESTAR, *DJANGO)))
+    return any(isinstance(layer, known) for layer in layers(app))
 
 
 def _keeps(cls: Any, names: tuple[str, ...], method: str) -> bool:

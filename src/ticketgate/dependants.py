@@ -3,21 +3,26 @@
 The tree is read without importing FastAPI, whose versions keep these scopes in different members.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ticketgate.core.requirement import is_scope_token
 
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
-def calls(dependant: Any) -> Iterator[Any]:
+
+def calls(dependant: Any, overrides: Mapping[Any, Any] = NOTHING) -> Iterator[Any]:
     """Everything that is called for ``dependant``, each ``requires(...)`` together with its security scopes.
 
     Those of outer dependencies come first, as FastAPI has it.  Values that are not scopes are left out: see
-    `invalid_scopes`.
+    `invalid_scopes`.  ``overrides`` are FastAPI's ``dependency_overrides``: what is called in place of a dependency
+    and of all that it depends on.
     """
-    for one, own, outer in _walk(dependant):
-        taking = getattr(one.call, "with_scopes", None)
-        yield taking(tuple(filter(is_scope_token, (*outer, *own)))) if taking else one.call
+    for one, own, outer in _walk(dependant, (), overrides):
+        call = overrides.get(one.call, one.call) if one is not dependant and overrides else one.call
+        taking = getattr(call, "with_scopes", None)
+        yield taking(tuple(filter(is_scope_token, (*outer, *own)))) if taking else call
 
 
 def unused_scopes(dependant: Any) -> Iterator[list[Any]]:
@@ -33,13 +38,16 @@ def invalid_scopes(dependant: Any) -> Iterator[Any]:
 
 
 def _walk(
-    dependant: Any, outer: tuple[Any, ...] = ()
+    dependant: Any, outer: tuple[Any, ...] = (), overrides: Mapping[Any, Any] = NOTHING
 ) -> Iterator[tuple[Any, tuple[Any, ...], tuple[Any, ...]]]:
     """``dependant`` and what is below it, each with its own security scopes and those it inherits."""
     own = _own_scopes(dependant, outer)
     yield dependant, own, outer
     for one in dependant.dependencies:
-        yield from _walk(one, (*outer, *own))
+        if overrides and one.call in overrides:
+            yield one, _own_scopes(one, (*outer, *own)), (*outer, *own)
+        else:
+            yield from _walk(one, (*outer, *own), overrides)
 
 
 def _own_scopes(dependant: Any, outer: tuple[Any, ...]) -> tuple[Any, ...]:

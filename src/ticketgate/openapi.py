@@ -164,7 +164,8 @@ class SecuredDocument:
         if own is not None:
             return own, False
         closing = self.closing(route.path_format)
-        return (ANY_TOKEN, all(gate.optional for gate in closing)) if closing else (None, False)
+        optional = all(gate.optional or gate.public.opening(route.path_format) for gate in closing)
+        return (ANY_TOKEN, optional) if closing else (None, False)
 
     def closing(self, path: str) -> list[AccessTokenMiddleware]:
         """The gates that ``path`` is not public for."""

@@ -22,7 +22,7 @@ from rest_framework.request import Request
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.challenge import Answer
 from ticketgate.core.requirement import Requirement, all_of, declare
-from ticketgate.django.middleware import GATE, USER, access_token, admit
+from ticketgate.django.middleware import GATE, USER, NotAView, access_token, admit
 from ticketgate.django.settings import current_settings
 from ticketgate.django.users import TokenUser, assign
 from ticketgate.django.views import refusal_of
@@ -52,6 +52,7 @@ class AccessTokenAuthentication(BaseAuthentication):
         """The user and the token; None without credentials.  Raises `Refused` for bad ones."""
         current, http_request = current_settings(), request._request  # the one that middleware saw
         _answer_our_errors(request)
+        _vary_by_token(request)
         if request.META.get(GATE) is not current.gate:  # a gate outside of Django may have another server
             refusal = admit(current, http_request, optional=True)
             if refusal is not None:
@@ -87,6 +88,7 @@ def requires(*requirements: Requirement, fresh_within: float | None = None) -> t
             return super().__new__(cls)
 
         def has_permission(self, request: Request, view: Any) -> bool:
+            _vary_by_token(request)
             refusal = _mixed_up(request) or refusal_of(request._request, needed, fresh_within)
             if refusal is not None:
                 raise _refused(refusal, request)
@@ -125,6 +127,13 @@ def _mixed_up(request: Request) -> Answer | None:
     return current_settings().gate.answer(InternalFault("request.user is not the token's"))
 
 
+def _vary_by_token(request: Request) -> None:
+    """Have caches keep one response for each token: also those around the view, inside of all middleware."""
+    headers: dict[str, str] = getattr((request.parser_context or {}).get("view"), "headers", {})
+    given = headers.get("Vary", "Authorization")
+    headers["Vary"] = given if "Authorization" in given else f"{given}, Authorization"
+
+
 def _answer_our_errors(request: Request) -> None:
     """Have the view answer our errors: REST framework's own exception handler does not know them.
 
@@ -136,6 +145,8 @@ def _answer_our_errors(request: Request) -> None:
 
 
 def _handle_exception(request: Request, handle: Callable[[Exception], Any], error: Exception) -> Any:
+    if isinstance(error, NotAView):
+        return handle(_refused(error.answer, request))
     if isinstance(error, OAuthError | CannotDecide):
         return handle(_refused(current_settings().gate.answer(error), request))
     return handle(error)

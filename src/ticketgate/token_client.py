@@ -17,13 +17,14 @@ from ticketgate.core.attempts import Attempts, Failure
 from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Clock, Now
+from ticketgate.core.echoes import secrets_in
 from ticketgate.core.flow import FetchFailed, Flow, behind, fetch, once
 from ticketgate.core.grant_types import CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE
-from ticketgate.core.grants import ACCESS_TOKEN_TYPE, Assertion, Grant, grant_of, secrets_in, token_form
+from ticketgate.core.grants import ACCESS_TOKEN_TYPE, Assertion, Grant, grant_of, token_form
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.signing_key import SigningKey
 from ticketgate.core.token_answer import IssuedToken, read_token_answer
-from ticketgate.core.web_address import is_safe
+from ticketgate.core.web_address import DEFAULT_PORTS, is_safe, shown
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError, TokenRefused
 
@@ -47,6 +48,11 @@ class Kept:
     def is_valid(self, now: Now) -> bool:
         """Whether it may still be used; a machine that was suspended notices by its wall clock."""
         return now.monotonic < self.until and now.wall < self.ends_at
+
+    @property
+    def says_its_end(self) -> bool:
+        """Whether it has a lifetime; a token without one is used once."""
+        return self.refresh_at != self.until
 
 
 class TokenClient:
@@ -75,7 +81,7 @@ class TokenClient:
         if token_endpoint is not None and not is_safe(
             token_endpoint, insecure_http=self._issuer.insecure_http
         ):
-            raise ConfigurationError(f"token_endpoint {token_endpoint!r} is not an https URL")
+            raise ConfigurationError(f"token_endpoint {shown(token_endpoint)} is not an https URL")
         if not hasattr(auth, "prove"):
             raise ConfigurationError('auth says who we are: write ClientSecretBasic("id", "secret")')
         self._auth = auth
@@ -162,6 +168,7 @@ class TokenClient:
             if now.monotonic >= kept.refresh_at and not self._attempts.refusal(grant.digest, now.monotonic):
                 yield from behind((self, grant.digest), self._renewal(grant, kept), lifetime=self._lifetime)
             return kept.token
+        _require_alive(grant, now)
         refusal = self._attempts.refusal(grant.digest, now.monotonic)
         if refusal is not None:
             raise refusal
@@ -205,6 +212,7 @@ class TokenClient:
         self._attempts.begin(started.monotonic)
         try:
             issued = yield from self._request(grant, started)
+            kept = self._checked(grant, issued, started)
         except ConfigurationError:
             raise
         except (FetchFailed, TokenRefused, ValueError) as error:
@@ -213,14 +221,19 @@ class TokenClient:
             self._attempts.failed(grant.digest, failure, now.monotonic)
             return failure
         self._attempts.succeeded(grant.digest)
-        return self._keep(grant, issued, started)
+        self._kept.put(grant.digest, kept)
+        return kept
 
-    def _keep(self, grant: Grant, issued: IssuedToken, started: Now) -> Kept:
+    def _checked(self, grant: Grant, issued: IssuedToken, started: Now) -> Kept:
+        """``issued`` with its times.  Raises `TokenRefused` or `FetchFailed` where it was over before it came."""
         ends_at = math.inf if grant.ends_at is None else grant.ends_at
         lifetime = min(issued.lifetime, ends_at - started.wall)
         refresh_at, until = started.monotonic + lifetime * REFRESH_AHEAD, started.monotonic + lifetime
         kept = Kept(issued.token, refresh_at, until, started.wall + lifetime)
-        self._kept.put(grant.digest, kept)
+        now = self._clock.read()
+        _require_alive(grant, now)
+        if kept.says_its_end and not kept.is_valid(now):
+            raise FetchFailed("the token was over before it came")
         return kept
 
     def _request(self, grant: Grant, now: Now) -> Flow[IssuedToken]:
@@ -235,7 +248,8 @@ class TokenClient:
             form["assertion"] = grant.assertion.made(self._issuer.identifier, now.wall)
         accept = "application/json"
         request = form_request(url, form, proof, accept=accept, timeout=self._timeout, max_bytes=MAX_BYTES)
-        reply = yield from fetch(self._issuer.metadata.whereabouts.reach(request))
+        request = self._issuer.metadata.whereabouts.reach(request)
+        reply = yield from fetch(request)
         return read_token_answer(reply, self._clock.wall(), secrets_in(request))
 
 
@@ -243,14 +257,15 @@ class ResourceAuth(httpx.Auth):
     """Puts an access token on requests to one resource; see `TokenClient.for_resource`.
 
     A request to another origin, or over plain http to anything but loopback, raises `ConfigurationError` instead.
-    Where the resource answers 401 a new token is tried, once; a body that is streamed cannot be sent twice, so its 401
+    Which proxies are used is the business of the httpx client: one that trusts the environment sends plain http for
+    loopback through ``HTTP_PROXY``, with the token.  Where the resource answers 401 a new token is tried, once; a body that is streamed cannot be sent twice, so its 401
     is returned.
     """
 
     def __init__(self, client: TokenClient, resource: str, grant: Grant) -> None:
         if not is_safe(resource):
             raise ConfigurationError(
-                f"resource {resource!r} is not an https URL: plain http is for loopback only"
+                f"resource {shown(resource)} is not an https URL: plain http is for loopback only"
             )
         self._client = client
         self._origin = _origin(resource)
@@ -283,7 +298,13 @@ class ResourceAuth(httpx.Auth):
         return request
 
 
+def _require_alive(grant: Grant, now: Now) -> None:
+    """Raises `TokenRefused` where the token or assertion that ``grant`` is made of has expired (RFC 6749 §5.2)."""
+    if grant.ends_at is not None and grant.ends_at <= now.wall:
+        raise TokenRefused("invalid_grant", "what the token would be made of has expired")
+
+
 def _origin(url: str) -> str:
     parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"

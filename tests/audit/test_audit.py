@@ -148,6 +148,23 @@ def test_a_gate_below_a_mount():
 
 
 @pytest.mark.parametrize(
+    ("public", "shown"),
+    [
+        (["/static/*"], "any valid token, public below /static"),
+        (["/static/index"], "any valid token, public at /static/index"),
+        (["/static/*", "/docs/a"], "any valid token, public below /static and at /docs/a"),
+        (["/*"], "public"),
+        (["/static"], "any valid token"),
+    ],
+)
+def test_a_route_some_of_whose_paths_are_public(public, shown):
+    inner = Starlette(routes=[Route("/{bucket}/{name}", plain)])
+    assert found(AccessTokenMiddleware(inner, SERVER, public=public)) == {("GET", "/{bucket}/{name}"): shown}
+    closed = AccessTokenMiddleware(AccessTokenMiddleware(inner, SERVER), SERVER, public=public)
+    assert found(closed) == {("GET", "/{bucket}/{name}"): "any valid token"}
+
+
+@pytest.mark.parametrize(
     ("public", "idle"),
     [
         (["/health"], []),
@@ -306,7 +323,9 @@ def from_outside(app, **options):
 @pytest.mark.parametrize("guard", [by_extension, by_middleware, from_outside])
 def test_flask(guard):
     app = guard(flask_app(), public=["/health", "/static/app.css"])
-    assert found(app) == FLASK | {("GET", "/static/<path:filename>"): "any valid token"}
+    assert found(app) == FLASK | {
+        ("GET", "/static/<path:filename>"): "any valid token, public at /static/app.css"
+    }
     assert audit(app).problems == ()
     assert found(guard(flask_app(), public=["/health", "/static/*"])) == FLASK
     assert "GET /health is neither protected nor public" in audit(flask_app()).problems

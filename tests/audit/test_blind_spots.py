@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from tokens import resource_server
+from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -415,3 +416,136 @@ def test_wsgi_middleware_and_what_flask_applications_replace():
         ("/<path:path>", "wsgi_app"): f"{UNKNOWN} overridden OwnFlask.wsgi_app)",
         ("/<path:path>", "dispatch_request"): f"{UNKNOWN} overridden OwnFlask.dispatch_request)",
     }
+
+
+class OwnGate(AccessTokenMiddleware):
+    async def __call__(self, scope, receive, send): ...
+
+
+class OwnOpening(flask.AccessTokenMiddleware):
+    def is_open(self, environ):
+        return True
+
+
+class Configured(AccessTokenMiddleware):
+    """Our gate with options of one's own."""
+
+    def __init__(self, app):
+        super().__init__(app, SERVER, public=["/health"])
+
+
+class OwnStack(Starlette):
+    def build_middleware_stack(self): ...
+
+
+class OwnMount(Mount):
+    async def handle(self, scope, receive, send): ...
+
+
+class OwnCall(Flask):
+    def __call__(self, environ, start_response): ...
+
+
+def replaced_stack(make):
+    app = behind(GATE, Middleware(Wrapping))
+    app.middleware_stack = make(app)
+    return app
+
+
+def own_builder():
+    app = behind(GATE)
+    app.build_middleware_stack = lambda: app.router
+    return app
+
+
+def opened():
+    app = flask_app()
+    app.wsgi_app = OwnOpening(app.wsgi_app, SERVER)
+    return app
+
+
+def debugged():
+    app = with_the_middleware(flask_app())
+    app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "unknown"),
+    [
+        (OwnGate(behind(), SERVER), "overridden OwnGate.__call__"),
+        (behind(Middleware(OwnGate, server=SERVER)), "overridden OwnGate.__call__"),
+        (behind(OPTIONAL, routes=[OwnMount("/m", routes=ORDERS)]), "overridden OwnMount.handle"),
+        (OwnStack(routes=ORDERS, middleware=[GATE]), "overridden OwnStack.build_middleware_stack"),
+        (own_builder(), "replaced middleware_stack"),
+        (replaced_stack(lambda app: app.router), "replaced middleware_stack"),
+        (replaced_stack(lambda app: Wrapping(app.build_middleware_stack())), "replaced middleware_stack"),
+        (replaced_stack(lambda app: behind().build_middleware_stack()), "replaced middleware_stack"),
+        (with_the_extension(flask_app(OwnCall)), "overridden OwnCall.__call__"),
+        (opened(), "overridden OwnOpening.is_open"),
+        (debugged(), "middleware DebuggedApplication"),
+    ],
+)
+def test_what_takes_the_place_of_a_gate_has_a_row(app, unknown):
+    assert unknown in [route.not_understood for route in audit(app).routes]
+    with pytest.raises(AssertionError, match="not understood"):
+        assert_every_route_is_guarded(app, strict=True)
+
+
+def test_a_gate_of_ones_own_around_one_route():
+    route = Route("/x", orders, middleware=[Middleware(OwnGate, server=SERVER)])
+    assert access(behind(routes=[route]))["/x", "orders"] == f"{INSIDE} OwnGate.__call__"
+
+
+@pytest.mark.parametrize("make", [behind, lambda *given: FastAPI(openapi_url=None, middleware=given)])
+@pytest.mark.parametrize("between", [[], [Middleware(CORSMiddleware)], [Middleware(lambda app: app)]])
+def test_a_stack_that_was_built_as_usual_has_no_row(make, between):
+    app = make(Middleware(Configured), *between)
+    app.middleware_stack = app.build_middleware_stack()
+    names = [route.not_understood for route in audit(app).routes]
+    assert not any("middleware_stack" in name or "Configured" in name for name in names)
+
+
+def test_methods_that_a_class_view_answers_itself():
+    class View(MethodView):
+        @flask.requires(READ)
+        def get(self): ...
+
+        def head(self): ...
+
+        def options(self): ...
+
+    app = Flask("api", static_folder=None)
+    flask.Ticketgate(app, server=SERVER, optional=True)
+    app.add_url_rule("/x", view_func=View.as_view("x"))
+    assert {route.methods: route.access for route in audit(app).routes} == {
+        ("GET",): "scope read",
+        ("HEAD",): "anybody",
+        ("OPTIONS",): "anybody",
+    }
+
+
+@pytest.mark.parametrize(
+    ("instead", "shown"), [(lambda: None, "anybody"), (requires(scope("instead")), "scope instead")]
+)
+@pytest.mark.parametrize("included", [False, True])
+@pytest.mark.parametrize("replaces_outer", [False, True])
+def test_dependencies_that_are_overridden_guard_nothing(instead, shown, included, replaces_outer):
+    reader = requires(READ)
+
+    def outer(token=Depends(reader)): ...  # noqa: B008
+
+    app, router = FastAPI(openapi_url=None), APIRouter()
+
+    @router.get("/x", dependencies=[Depends(outer)])
+    async def show(): ...
+
+    if included:
+        app.include_router(router)
+    else:
+        app.get("/x", dependencies=[Depends(outer)])(show)
+    install(app, SERVER)
+    assert access(app) == {("/x", "show"): "scope read"}
+    app.dependency_overrides[outer if replaces_outer else reader] = instead
+    assert access(app) == {("/x", "show"): shown}
+    assert bool(audit(app).problems) is (shown == "anybody")

@@ -8,10 +8,12 @@ import random
 
 import pytest
 from flows import reply
-from opaque import ENDPOINT, GOOD, RFC8414, Gate
-from tokens import ISSUER, NOW, key, token
+from joserfc.jwk import ECKey
+from opaque import ENDPOINT, GOOD, JWKS, OPENID, RFC8414, Gate
+from tokens import ISSUER, NOW, claims, jwks, key, token
 
 from ticketgate.core.flow import Cause, FetchFailed
+from ticketgate.core.jwe import encrypt
 from ticketgate.core.request import bearer_request
 from ticketgate.core.signing_key import sign_jwt
 from ticketgate.errors import InvalidToken, IssuerUnavailable
@@ -142,6 +144,15 @@ def test_connections_must_fail_in_a_row():
             assert refused(gate, f"odd{random.random()}")
 
 
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 503])
+def test_metadata_that_cannot_be_used_pauses_whatever_its_status(status, caplog):
+    gate = Gate(endpoint=None)
+    gate.world.pages |= dict.fromkeys([RFC8414, OPENID], reply({}, status))
+    asked = [refused(gate, f"odd{number}") for number in range(5)]
+    assert asked == [True, True, True, False, False]
+    assert "there is no introspection endpoint" not in caplog.text
+
+
 def test_metadata_that_is_not_there_counts_as_no_connection():
     gate = Gate(endpoint=None)
     gate.world.pages[RFC8414] = reply({}, 503, retry_after="60")
@@ -226,17 +237,17 @@ def left_alone():
 def test_after_a_pause_few_questions_run_until_a_known_token_is_answered():
     gate = left_alone()
     refused(gate, "odd")
-    assert gate.world.requests[-1].lane.width == 1
+    assert gate.world.lanes[-1].width == 1
     gate.answers = {"d": ALIVE}
     gate.open("d")
-    assert gate.world.requests[-1].lane.width == 1
+    assert gate.world.lanes[-1].width == 1
     gate.world.catch_up()
-    assert gate.world.requests[-1].lane.width == 1  # our own question is not needed any more
+    assert gate.world.lanes[-1].width == 1  # our own question is not needed any more
     refused(gate, "odd")
-    assert gate.world.requests[-1].lane.width == 15
+    assert gate.world.lanes[-1].width == 15
     gate.time.advance(61)
     gate.open("d")
-    assert gate.world.requests[-1].lane.width == 20
+    assert gate.world.lanes[-1].width == 20
 
 
 def test_our_own_question_does_not_count_where_a_known_token_was_answered_meanwhile():
@@ -268,7 +279,7 @@ def test_after_a_pause_our_own_question_may_show_that_all_is_well():
     gate.world.catch_up()
     for number in range(5):
         assert refused(gate, f"junk{number}")
-        assert gate.world.requests[-1].lane.width == 15
+        assert gate.world.lanes[-1].width == 15
 
 
 def test_our_own_question_decides_nothing_where_our_own_limit_is_reached():
@@ -291,7 +302,8 @@ def test_our_own_question_is_about_a_random_token():
         gate.world.catch_up()
         (asked,) = gate.world.requests
         assert len(gate.form()["token"]) == 43
-        assert asked.lane.width == 20
+        assert asked.url == ENDPOINT
+        assert gate.world.lanes[-1].width == 20
         gate.time.advance(31)
     assert "token=a" not in repr(gate.world.requests)
 
@@ -318,9 +330,9 @@ def test_a_token_whose_question_was_only_refused_may_be_asked_about_again():
 def test_a_quarter_of_the_places_is_kept_for_known_tokens(places, for_new):
     gate = seen_before("known", max_concurrency=places, max_waiting=7)
     refused(gate, "new")
-    new = gate.world.requests[-1].lane
+    new = gate.world.lanes[-1]
     gate.open("known")
-    known = gate.world.requests[-1].lane
+    known = gate.world.lanes[-1]
     assert (new.width, new.queue, new.inside) == (for_new, 7, known)
     assert (known.width, known.queue, known.inside) == (places, 7, None)
 
@@ -330,7 +342,48 @@ def test_a_verified_jwt_counts_as_known():
     raw = token().decode()
     gate.answers[raw] = ALIVE
     gate.open(raw)
-    assert gate.world.requests[-1].lane.width == 4
+    assert gate.world.lanes[-1].width == 4
+
+
+def test_a_verified_jwt_that_was_refused_is_junk_until_it_is_active_again():
+    gate = Gate(introspect="always", max_concurrency=4)
+    raw = token().decode()
+    for answer, places in [({"active": False}, 4), (ALIVE, 3), ({"active": False}, 4)]:
+        gate.answers[raw] = answer
+        _ = gate.open(raw) if answer is ALIVE else refused(gate, raw)
+        assert gate.world.lanes[-1].width == places
+        gate.time.advance(61)
+
+
+@pytest.mark.parametrize("asked", ["always", "by a route"])
+def test_a_jwt_is_one_token_however_often_it_is_encrypted(asked):
+    ours = ECKey.generate_key("P-256")
+    gate = Gate(
+        introspect="always" if asked == "always" else "opaque", opened_with=[ours.as_dict(private=True)]
+    )
+    raw = token().decode()
+    copies = [encrypt(raw, ours.as_dict(private=False)) for _ in range(3)]
+    gate.answers = dict.fromkeys([raw, *copies], ALIVE)
+    for copy in (raw, *copies, *copies):
+        access = gate.open(copy)
+        gate.world.run(gate.server.confirm(bearer_request(copy), access, 10))
+    assert gate.world.asked.count(ENDPOINT) == 1
+    gate.time.advance(61)
+    gate.answers = {}
+    for copy in (raw, *copies):
+        with pytest.raises(InvalidToken, match="inactive"):
+            gate.world.run(gate.server.confirm(bearer_request(copy), access, 10))
+    assert gate.world.asked.count(ENDPOINT) == 2
+
+
+def test_a_jwt_with_another_good_signature_is_the_same_token():
+    signer = key("ES256")
+    gate = Gate(introspect="always")
+    gate.world.pages[JWKS] = jwks(signer)
+    for raw in (sign_jwt(signer, "at+jwt", claims(exp=NOW + 10**6)) for _ in range(2)):
+        gate.answers = {raw: ALIVE}
+        gate.open(raw)
+    assert gate.world.asked.count(ENDPOINT) == 1
 
 
 def test_what_was_said_of_a_token_before_ends_with_a_new_answer():

@@ -145,6 +145,9 @@ def test_the_only_key_serves_a_token_that_names_a_certificate_unless_it_has_anot
     assert named_by(key_set(FIRST | members)) == [FIRST["kid"]]
 
 
+VERSION_3, VERSION_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
+
+
 @pytest.mark.parametrize(
     "chain",
     [
@@ -161,6 +164,7 @@ def test_the_only_key_serves_a_token_that_names_a_certificate_unless_it_has_anot
         [x5c(DER[:-1])],
         [x5c(DER + b"x")],
         [x5c(b"0" * 99)],
+        [x5c(DER.replace(VERSION_3, VERSION_6))],
     ],
 )
 def test_a_certificate_that_cannot_be_read_names_nothing(chain):
@@ -313,6 +317,11 @@ def test_the_back_off_doubles_up_to_half_a_minute():
         {"cooldown": -0.1},
         {"min_ttl": 10, "max_ttl": 5},
         {"refresh_ahead": 0},
+        {"refresh_ahead": float("nan")},
+        {"stale_if_error": float("inf")},
+        {"cooldown": float("nan")},
+        {"timeout": float("inf")},
+        {"max_bytes": "1"},
         {"refresh_ahead": 1.1},
         {"timeout": 0},
         {"max_bytes": 0},

@@ -7,6 +7,7 @@ from flows import World, reply, run
 from tokens import API, Time, claims, compact, header, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.flow import WaitingFor
 from ticketgate.core.probation import PER_SECOND, QUICK
 from ticketgate.core.request import bearer_request
 from ticketgate.errors import InternalFault, InvalidToken, IssuerUnavailable
@@ -66,6 +67,7 @@ class Gate:
         raise AssertionError("it was accepted")
 
 
+STRANGERS = {WaitingFor.NAME, WaitingFor.FIRST_KEYS}
 LIVE = [name("live-1"), name("live-2")]
 
 
@@ -273,18 +275,71 @@ def test_a_tenant_that_is_looked_after_in_the_background_is_paid_for_too():
 def test_where_as_many_wait_as_may_only_those_we_do_not_know_are_turned_away():
     gate = Gate()
     gate.verify(LIVE[0])
-    gate.world.is_full = True
+    gate.world.full = STRANGERS
     assert gate.forge(LIVE[1]) == 1
     gate.time.advance(61)
     gate.verify(LIVE[0])
     gate.time.advance(7200)
     gate.verify(LIVE[0])
+    gate.time.advance(10)
+    new = key("RS256", "new")
+    gate.world.pages = {f"{LIVE[0]}/jwks": reply(jwks(new))}
+    assert gate.judge(token(signing=new, iss=LIVE[0], exp=FAR)).issuer == LIVE[0]
     of_list = listed()
-    of_list.world.is_full = True
+    of_list.world.full = set(WaitingFor)
     with pytest.raises(
         IssuerUnavailable, match="keys of"
     ):  # nobody is asked about it, but its keys are fetched
         of_list.judge(token(iss=LIVE[1]))
+
+
+def test_a_tenant_in_use_never_waits_for_a_question():
+    gate = Gate()
+    gate.verify(LIVE[0])
+    for times in range(2, 5):
+        gate.time.advance(44)
+        gate.verify(LIVE[0])
+        assert gate.world.behind == []
+        gate.time.advance(2)
+        gate.verify(LIVE[0])
+        assert len(gate.questions) == times - 1
+        gate.world.catch_up()
+        assert gate.questions == [LIVE[0]] * times
+    gate.ours = lambda iss: False
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    gate.world.catch_up()
+    assert gate.forge(LIVE[0]) == "issuer"
+
+
+def test_a_question_that_fails_in_the_background_is_asked_again_after_a_second():
+    def fail(iss):
+        raise ValueError("the database is away")
+
+    gate = Gate()
+    gate.verify(LIVE[0])
+    gate.ours = fail
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    with pytest.raises(ValueError, match="away"):
+        gate.world.catch_up()
+    gate.world.behind.clear()
+    gate.verify(LIVE[0])
+    assert gate.world.behind == []
+    gate.time.advance(1)
+    gate.verify(LIVE[0])
+    assert len(gate.world.behind) == 1
+    gate.time.advance(14)
+    with pytest.raises(InternalFault):
+        gate.judge(token(iss=LIVE[0], exp=FAR))
+
+
+def test_a_tenant_of_a_list_is_not_asked_about_in_the_background():
+    gate = listed()
+    gate.verify(LIVE[0])
+    gate.time.advance(46)
+    gate.verify(LIVE[0])
+    assert gate.world.behind == []
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,26 @@ def test_everything_may_be_public():
 )
 def test_the_form_of_a_preflight(request_, expected):
     assert is_preflight(*request_) is expected
+
+
+@pytest.mark.parametrize(
+    ("template", "opened"),
+    [
+        ("/{a}/{b}", ["/docs/*", "/docs/index"]),
+        ("/<a>/<b>", ["/docs/*", "/docs/index"]),
+        ("/{a}/{b:int}/edit", ["/docs/*", "/mnt/docs/*"]),
+        ("/docs/{name}", ["/docs/*", "/docs/index"]),
+        ("/docs/index", ["/docs/*", "/docs/index"]),
+        ("/{rest:path}", ["/docs/*", "/docs/index", "/mnt/docs/*"]),
+        ("/<path:rest>", ["/docs/*", "/docs/index", "/mnt/docs/*"]),
+        ("/mnt/{rest:path}", ["/mnt/docs/*"]),
+        ("/mnt/x-{rest:path}", []),
+        ("/{rest:path}/edit", []),
+        ("/{a}", []),
+        ("/docs", []),
+        ("/other/{b}", []),
+        ("/d.cs/{b}", []),
+    ],
+)
+def test_entries_that_open_some_of_a_template(template, opened):
+    assert list(PublicPaths(["/docs/*", "/docs/index", "/mnt/docs/*"]).opening(template)) == opened

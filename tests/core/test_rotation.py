@@ -5,6 +5,7 @@ from flows import World, reply, run
 from tokens import API, ISSUER, Time, jwks, key, token
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.flow import WaitingFor
 from ticketgate.core.request import bearer_request
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken, IssuerUnavailable
@@ -196,7 +197,7 @@ def test_an_issuer_that_is_away_or_wants_to_be_left_alone_is_a_503():
 @pytest.mark.parametrize("junk", [unknown, forged])
 def test_where_as_many_wait_as_may_the_next_one_does_not(junk):
     gate = Gate()
-    gate.world.is_full = True
+    gate.world.full = set(WaitingFor)
     assert gate.outcome(junk(1)) == 1
     assert gate.outcome(token(exp=FAR)) == 200
     assert gate.world.asked == []
@@ -204,6 +205,18 @@ def test_where_as_many_wait_as_may_the_next_one_does_not(junk):
 
 def test_the_first_keys_of_a_named_issuer_are_waited_for_by_all():
     gate = Gate()
-    gate.world.is_full = True
+    gate.world.full = set(WaitingFor)
     fresh = ResourceServer(API, Issuer(ISSUER, jwks_uri=JWKS), clock=gate.time.clock)
     assert gate.world.run(fresh.authenticate(bearer_request(token(exp=FAR)))).subject == "alice"
+
+
+def test_the_first_keys_of_one_of_several_named_issuers_are_waited_for_by_few():
+    gate = Gate()
+    gate.world.full = {WaitingFor.KEYS}
+    issuers = Issuer(ISSUER, jwks_uri=JWKS), Issuer("https://other.example", jwks=jwks(key()))
+    several = ResourceServer(API, *issuers, clock=gate.time.clock)
+    with pytest.raises(IssuerUnavailable) as unavailable:
+        gate.world.run(several.authenticate(bearer_request(token(exp=FAR))))
+    assert unavailable.value.retry_after == 1
+    gate.world.full = set(WaitingFor) - {WaitingFor.KEYS}
+    assert gate.world.run(several.authenticate(bearer_request(token(exp=FAR)))).subject == "alice"

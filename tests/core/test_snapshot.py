@@ -232,3 +232,101 @@ def test_what_a_worker_wrote_itself_is_no_news(drift):
     host.asked()
     worker(token(signing=NEW, exp=FAR))
     assert host.asked() == [JWKS]
+
+
+def test_it_counts_from_the_question_and_not_from_the_answer():
+    """The issuer replaces its key while its answer to another worker is under way."""
+    host = Host()
+
+    def takes_two_seconds(_):
+        host.time.advance(2)
+        return reply(jwks(key()))
+
+    host.world.pages[JWKS] = takes_two_seconds
+    asked_at = host.time.wall
+    host.worker()()
+    assert json.loads(host.world.files[PATH])["fetched_at"] == asked_at
+    host.time.advance(-1)
+    host.world.pages[JWKS] = reply(jwks(NEW))
+    late = host.worker()
+    late(token(signing=NEW, exp=FAR))
+    with pytest.raises(InvalidToken):
+        late()
+
+
+def test_what_seems_to_come_from_the_future_does_not_say_what_the_issuer_has_now():
+    """The clock of the worker that wrote it is ahead: it may have asked before the key was published."""
+    host = Host()
+    host.time.wall += 30
+    host.worker()()
+    host.time.wall -= 30
+    host.world.pages[JWKS] = reply(jwks(key(), NEW))
+    host.asked()
+    host.worker()(token(signing=NEW, exp=FAR))
+    assert host.asked() == [JWKS]
+
+
+def test_what_is_older_than_what_is_held_is_not_taken_over():
+    host = Host()
+    first, second = host.worker(), host.worker()
+    first()
+    host.time.wall += 5
+    del host.world.files[PATH]
+    second()
+    host.time.wall += 5
+    host.time.advance(1)
+    host.world.pages[JWKS] = reply(jwks(key(), NEW))
+    host.asked()
+    first(token(signing=NEW, exp=FAR))
+    assert host.asked() == [JWKS]
+
+
+def test_what_was_not_taken_over_is_not_written_down_as_what_the_issuer_still_has():
+    host = Host(etag='"1"')
+    worker = host.worker()
+    worker()
+    good = json.loads(host.world.files[PATH])
+    bad = good | {"jwks": '{"keys": []}', "fetched_at": good["fetched_at"] + 1}
+    host.world.files[PATH] = json.dumps(bad).encode()
+    host.time.advance(599)
+    host.world.pages[JWKS] = reply(b"", 304)
+    worker()
+    host.world.catch_up()
+    assert json.loads(host.world.files[PATH]) == good | {"fetched_at": host.time.wall}
+
+
+class Found(Host):
+    """Its issuer is one that a function finds, so that it is on probation until a token of it was verified."""
+
+    def found_worker(self):
+        server = ResourceServer(
+            API, issuer_for=lambda iss: Issuer(iss, keys=POLICY), clock=self.time.clock, token_cache=0
+        )
+        return lambda raw: self.world.run(server.authenticate(bearer_request(raw)))
+
+
+def test_what_was_fetched_on_probation_counts_from_the_question_too():
+    host = Found()
+
+    def takes_two_seconds(_):
+        host.time.advance(2)
+        return reply(jwks(key()))
+
+    host.world.pages[JWKS] = takes_two_seconds
+    asked_at = host.time.wall
+    host.found_worker()(token(exp=FAR))
+    host.world.catch_up()
+    assert json.loads(host.world.files[PATH])["fetched_at"] == asked_at
+
+
+def test_what_was_fetched_on_probation_replaces_nothing_newer():
+    host = Found()
+    worker = host.found_worker()
+    worker(token(exp=FAR))
+    host.time.advance(1)
+    host.world.pages[JWKS] = reply(jwks(NEW))
+    worker(token(signing=NEW, exp=FAR))
+    written = host.world.files[PATH]
+    host.world.catch_up()
+    assert host.world.files[PATH] == written
+    assert json.loads(json.loads(written)["jwks"]) == jwks(NEW)

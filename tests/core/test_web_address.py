@@ -3,7 +3,7 @@
 import pytest
 from urls import READ_DIFFERENTLY
 
-from ticketgate.core.web_address import is_safe, split
+from ticketgate.core.web_address import is_safe, shown, split
 
 
 @pytest.mark.parametrize("url", READ_DIFFERENTLY)
@@ -28,6 +28,24 @@ def test_a_url_that_is_read_in_two_ways_is_not_used(url):
 )
 def test_a_url_that_is_read_in_one_way_is_used(url):
     assert is_safe(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://as.example/x", "'http://as.example/x'"),
+        ("https://user:secret@as.example/x", "'https://...@as.example/x'"),
+        ("https://user:sec/r?e#t@as.example", "'https://...@as.example'"),
+        ("https://a:b@c:d@as.example", "'https://...@as.example'"),
+        ("user:secret@as.example", "'...@as.example'"),
+        ("//user:secret@as.example", "'...@as.example'"),
+        (b"https://user:secret@as.example", "b'https://...@as.example'"),
+        (["user:secret@as.example"], "[...@as.example']"),
+        (None, "None"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, words):
+    assert shown(url) == words
 
 
 def test_plain_http_is_for_loopback():

@@ -15,8 +15,10 @@ from servers import free_port, until
 COMMAND = [sys.executable, "-m", "ticketgate"]
 
 
-def ticketgate(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+def ticketgate(*arguments, **env):
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, env=os.environ | env
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,18 @@ def test_the_check_walks_the_whole_tour():
     assert len(lines) == 16
     assert all(line.startswith("ok ") for line in lines)
     assert "a tampered token: 401 invalid_token" in done.stdout
+
+
+def test_nothing_for_this_machine_goes_through_a_proxy(demo):
+    _, issuer, _ = demo
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), f"http://127.0.0.1:{free_port()}")
+    for arguments in (
+        ("mint", "--issuer", issuer),
+        ("mint", "--assertion", "--issuer", issuer),
+        ("demo", "--check"),
+    ):
+        done = ticketgate(*arguments, **proxies, NO_PROXY="", no_proxy="")
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_demo_says_where_it_is_and_how_to_try_it(demo):

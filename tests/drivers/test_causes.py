@@ -5,6 +5,7 @@ import errno
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -12,10 +13,18 @@ from certificates import Authority
 from fault_issuer import FAULTS, slow
 from servers import serve_asgi
 from starlette.applications import Starlette
-from tokens import API
+from tokens import API, key
 
-from ticketgate import ClientSecretBasic, Introspection, Issuer, ResourceServer, averify, verify
-from ticketgate.core.flow import Cause, FetchFailed, HttpRequest, Lane, fetch
+from ticketgate import (
+    ClientSecretBasic,
+    Introspection,
+    Issuer,
+    PrivateKeyJwt,
+    ResourceServer,
+    averify,
+    verify,
+)
+from ticketgate.core.flow import Cause, FetchFailed, HttpRequest, Lane, fetch, within
 from ticketgate.drivers import aio, blocking
 from ticketgate.drivers.http import failed
 from ticketgate.errors import IssuerUnavailable
@@ -120,8 +129,10 @@ def many(kind, calls):
 def test_a_time_that_ran_out_while_waiting_is_our_own_limit(kind, inside, issuer):
     issuer.faults["/jwks"] = slow(5)
     lane = Lane("some", 1 if inside is None else 2, 1, inside)
-    request = HttpRequest("GET", f"{issuer.url}/jwks", timeout=0.6, lane=lane)
-    first, second, third, *_ = many(kind, [(fetch(request), delay) for delay in (0, 0.2, 0.4, 0.4)])
+    request = HttpRequest("GET", f"{issuer.url}/jwks", timeout=0.6)
+    first, second, third, *_ = many(
+        kind, [(within(lane, 0.6, partial(fetch, request)), delay) for delay in (0, 0.2, 0.4, 0.4)]
+    )
     assert (first.cause, second.cause, third.cause) == (Cause.EXCHANGE, Cause.LIMIT, Cause.LIMIT)
 
 
@@ -168,3 +179,70 @@ def test_slow_questions_about_new_tokens_leave_places_for_known_ones(kind, issue
 
     outcomes = threads() if kind == "blocking" else asyncio.run(tasks())
     assert any(isinstance(outcome, IssuerUnavailable) for outcome in outcomes)
+
+
+def held_up(first, last, result):
+    """A function that is held up from its ``first`` call to its ``last``; how often it was called; two events."""
+    calls, crowded, over = [], threading.Event(), threading.Event()
+
+    def function(argument):
+        calls.append(argument)
+        number = len(calls)
+        if number == last:
+            crowded.set()
+        if first <= number <= last:
+            assert over.wait(20)
+        return result(argument)
+
+    return function, calls, crowded, over
+
+
+def signing(url):
+    function, *rest = held_up(2, 4, key("ES256").sign)
+    auth = PrivateKeyJwt("api", function, algorithm="ES256", kid="k")
+    introspection = Introspection(auth=auth, cache_ttl=0, max_concurrency=4, max_waiting=40)
+    return ResourceServer(API, Issuer(url, introspection=introspection)), *rest
+
+
+def choosing(url):
+    introspection = Introspection(auth=ClientSecretBasic("api", "secret"), cache_ttl=0)
+    chosen = Issuer(url, introspection=introspection)
+    function, *rest = held_up(2, 16, lambda raw: chosen)
+    return ResourceServer(API, chosen, opaque_issuer=function), *rest
+
+
+@pytest.mark.parametrize("kind", ["aio", "blocking"])
+@pytest.mark.parametrize("made", [signing, choosing])
+def test_slow_functions_of_the_user_leave_places_for_known_tokens(kind, made, issuer):
+    server, calls, crowded, over = made(issuer.url)
+    issuer.active["known"] = GOOD
+
+    async def tasks():
+        driver = aio.Driver()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        await averify(server, "known", driver=driver)
+        odd = [asyncio.ensure_future(averify(server, f"odd{n}", driver=driver)) for n in range(29)]
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(crowded.wait, 5), 10)
+            before = len(calls)
+            assert (await averify(server, "known", driver=driver)).subject == "alice"
+            return len(calls) - before
+        finally:
+            over.set()
+            await asyncio.gather(*odd, return_exceptions=True)
+
+    def threads():
+        driver = blocking.Driver()
+        verify(server, "known", driver=driver)
+        with ThreadPoolExecutor(29) as pool:
+            for number in range(29):
+                pool.submit(verify, server, f"odd{number}", driver=driver)
+            try:
+                assert crowded.wait(5)
+                before = len(calls)
+                assert verify(server, "known", driver=driver).subject == "alice"
+                return len(calls) - before
+            finally:
+                over.set()
+
+    assert (threads() if kind == "blocking" else asyncio.run(tasks())) == 1

@@ -60,8 +60,11 @@ class Server:
         def remaining():
             return self.server.remaining_lifetime(self.token)
 
+        async def send(message):
+            await self.send(message)
+
         await asyncio.wait_for(
-            expiry.run_websocket(app, {}, self.receive, self.send, remaining=remaining, refuse=self.refuse),
+            expiry.run_websocket(app, {}, self.receive, send, remaining=remaining, refuse=self.refuse),
             10,
         )
 
@@ -321,12 +324,8 @@ async def test_what_ended_by_itself_is_let_alone(last):
     server = Server()
 
     async def app(scope, receive, send):
-        *first, final = last
-        for message in first:
+        for message in last:
             await send(message)
-        if "response" in final["type"]:
-            server.expire()
-        await send(final)
         server.expire()
         await asyncio.sleep(0.3)
         assert (await receive())["type"] == "websocket.disconnect"
@@ -334,6 +333,49 @@ async def test_what_ended_by_itself_is_let_alone(last):
 
     await server.websocket(app)
     assert server.sent == [*last, "tidied up"]
+
+
+DENIAL = {"type": "websocket.http.response.start", "status": 403}
+PART = {"type": "websocket.http.response.body", "body": b"1", "more_body": True}
+
+
+@pytest.mark.parametrize("parts", [[], [PART]], ids=["nothing", "a part"])
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_denial_that_has_begun_ends_too(parts, more):
+    server = Server()
+
+    async def app(scope, receive, send):
+        for message in (DENIAL, *parts):
+            await send(message)
+        server.expire()
+        with pytest.raises(ConnectionError, match="expired"):
+            await send(PART | {"more_body": more})
+
+    await server.websocket(app)
+    end = {"type": "websocket.http.response.body", "body": b"", "more_body": False}
+    assert (server.sent, server.refused) == ([DENIAL, *parts, end], False)
+
+
+async def refuse_all(message):
+    raise ValueError(message["type"])
+
+
+@pytest.mark.parametrize("wrong", ["websocket.close", "websocket.unknown"])
+async def test_what_the_server_did_not_take_ends_nothing(wrong):
+    server = Server()
+
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        server.send, usual = refuse_all, server.send
+        with pytest.raises(ValueError, match=wrong):
+            await send({"type": wrong})
+        server.send = usual
+        server.expire()
+        with pytest.raises(ConnectionError, match="expired"):
+            await send({"type": "websocket.send", "text": "late"})
+
+    await server.websocket(app)
+    assert server.sent == [ACCEPT, CLOSE]
 
 
 async def test_the_application_of_a_client_that_left_is_let_alone():
@@ -419,6 +461,7 @@ EVENTS = [
     start(b" text/event-stream ;charset=utf-8"),
     start(name=b"Content-Type"),
     start() | {"headers": tuple(start()["headers"])},
+    start() | {"headers": [(b"content-type", b"text/plain; charset=utf-8"), *start()["headers"]]},
 ]
 OTHERS = [
     start(b"application/json"),

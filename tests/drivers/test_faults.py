@@ -3,15 +3,19 @@
 Every fault happens once while no keys are held, once at the metadata, and once while keys are held.
 """
 
+import asyncio
 import logging
 
+import httpx
 import pytest
 from fault_issuer import FAULTS, KEY_FAULTS, FaultIssuer
 from tokens import API, key
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer
+from ticketgate.core.flow import HttpRequest, fetch
 from ticketgate.core.metadata import OPENID, RFC8414
 from ticketgate.core.request import bearer_request
+from ticketgate.drivers import aio
 from ticketgate.errors import IssuerUnavailable
 
 POLICY = KeyPolicy(timeout=0.4, min_ttl=0, cooldown=0)
@@ -89,3 +93,41 @@ def test_the_issuer_comes_back(issuer, run):
     issuer.faults.clear()
     issuer.over.wait(0.6)
     assert run(server.authenticate(presented(issuer.token()))).issuer == issuer.url
+
+
+def crumbs(count):
+    """An answer in ``count`` pieces of one byte, all there at once."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return lambda connection: connection.wfile.write(head + b"1\r\n \r\n" * count + b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("count", [4_096, 4_097])
+def test_an_answer_in_too_many_pieces_is_no_answer(issuer, run, count, caplog):
+    issuer.faults["/jwks"] = crumbs(count)
+    server = ResourceServer(API, Issuer(issuer.url))
+    with pytest.raises(IssuerUnavailable):
+        run(server.authenticate(presented(issuer.token())))
+    assert ("more than 4096 pieces" in caplog.text) == (count > 4_096)
+
+
+def test_pieces_that_are_there_at_once_let_others_in():
+    turns = []
+
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            for _ in range(4_096):
+                yield b" "
+            turns.append("the last piece")
+
+    async def main():
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Pieces()))
+        async with httpx.AsyncClient(transport=transport) as client:
+            asked = fetch(HttpRequest("GET", "https://as.example/jwks", timeout=30))
+            exchange = asyncio.create_task(aio.Driver(client).run(asked))
+            while not exchange.done():
+                turns.append("another turn")
+                await asyncio.sleep(0)
+            return await exchange
+
+    assert len(asyncio.run(main()).body) == 4_096
+    assert turns.index("the last piece") >= 4_096 / 32

@@ -83,9 +83,9 @@ def test_tasks_share_one_question(issuer):
 def test_threads_share_one_question(issuer):
     issuer.active["opaque"] = GOOD
     issuer.faults["/introspect"] = slow(0.1)
-    server = server_for(issuer)
+    server, driver = server_for(issuer), blocking.Driver(max_waiting=32)
     with ThreadPoolExecutor(32) as pool:
-        assert len(list(pool.map(lambda _: verify(server, "opaque"), range(200)))) == 200
+        assert len(list(pool.map(lambda _: verify(server, "opaque", driver=driver), range(200)))) == 200
     assert issuer.hits["/introspect"] == 1
 
 

@@ -165,6 +165,57 @@ def test_keys_are_refreshed_in_the_background_of_both_drivers(issuer, run):
     assert issuer.hits[RFC8414] == 1
 
 
+async def verify_and_go_on(server, raw, driver):
+    """Verify, and go on until a refresh in the background has asked: a loop that ends before would leave warnings."""
+    verified = await averify(server, raw, driver=driver)
+    await asyncio.sleep(0.1)
+    return verified
+
+
+def test_stale_keys_are_refreshed_where_each_call_has_an_event_loop_of_its_own(issuer, run):
+    """The end of a loop cancels what runs in the background: the next caller waits for it, once."""
+    policy = KeyPolicy(default_ttl=0, min_ttl=0)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+    good = issuer.token()
+    run(verify_and_go_on(server, good, driver))
+    issuer.faults["/jwks"] = slow(0.5)
+    held = server.issuers[issuer.url].keys.held
+    run(verify_and_go_on(server, good, driver))
+    assert server.issuers[issuer.url].keys.held is held
+    run(verify_and_go_on(server, good, driver))
+    assert server.issuers[issuer.url].keys.held is not held
+
+
+def test_stale_keys_are_not_waited_for_again_where_the_issuer_takes_too_long(issuer, run):
+    policy = KeyPolicy(default_ttl=0, min_ttl=0, timeout=0.2)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+    good = issuer.token()
+    run(verify_and_go_on(server, good, driver))
+    issuer.faults["/jwks"] = slow(5)
+    for _ in range(2):
+        assert run(verify_and_go_on(server, good, driver)).subject == "alice"
+    assert server.health()[0].last_error
+    asked = issuer.hits["/jwks"]
+    assert run(verify_and_go_on(server, good, driver)).subject == "alice"
+    assert issuer.hits["/jwks"] == asked
+
+
+def test_stale_keys_are_not_waited_for_on_a_loop_that_goes_on(issuer, run):
+    policy = KeyPolicy(default_ttl=0, min_ttl=0)
+    server, driver = ResourceServer(API, Issuer(issuer.url, keys=policy), token_cache=0), aio.Driver()
+
+    async def main():
+        await averify(server, issuer.token(), driver=driver)
+        issuer.faults["/jwks"] = slow(5)
+        for _ in range(3):
+            async with asyncio.timeout(3):
+                await averify(server, issuer.token(), driver=driver)
+        await asyncio.sleep(0.1)
+        return len(driver._on_this_loop().running)
+
+    assert run(main()) == 1
+
+
 def test_warming_up_by_both_drivers(issuer, server, run):
     warm_up(server)
     run(awarm_up(server))
@@ -339,6 +390,61 @@ def test_an_interrupt_of_the_leading_thread_sets_the_others_free():
         follower.result(5)
 
 
+@pytest.fixture
+def no_threads(monkeypatch):
+    """While it is set, the machine has no more threads for us."""
+    full, start = threading.Event(), threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "ticketgate" and full.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return full
+
+
+def test_a_thread_that_cannot_be_started_leaves_no_run_behind(no_threads, caplog):
+    driver = blocking.Driver()
+
+    def seven():
+        return 7
+        yield
+
+    def asking(wait):
+        return (yield Once("name", seven, wait))
+
+    no_threads.set()
+    assert driver.run(asking(wait=False)) is None
+    assert driver._in_this_process()._running == {}
+    assert "a shared run ended with RuntimeError" in caplog.text
+    assert driver.run(asking(wait=True)) == 7
+
+
+def test_held_keys_serve_where_no_thread_can_be_started(issuer, no_threads):
+    server = ResourceServer(API, Issuer(issuer.url, keys=KeyPolicy(default_ttl=0, min_ttl=0)), token_cache=0)
+    verify(server, issuer.token())
+    no_threads.set()
+    assert verify(server, issuer.token()).subject == "alice"
+    with pytest.raises(IssuerUnavailable):
+        verify(ResourceServer(API, Issuer(issuer.url)), issuer.token())
+    no_threads.clear()
+    verify(server, issuer.token())
+    until(lambda: issuer.hits["/jwks"] == 2, "the keys are refreshed")
+
+
+def test_nobody_waits_longer_for_a_run_than_it_may_take():
+    driver, over = blocking.Driver(), threading.Event()
+
+    def asking(lifetime, wait=True):
+        return (yield Once("name", counted([], lambda: over.wait(10)), wait, lifetime))
+
+    driver.run(asking(60, wait=False))
+    with pytest.raises(FetchFailed, match=r"no result within 0\.05 seconds"):
+        driver.run(asking(0.05))
+    over.set()
+
+
 def test_ten_thousand_strange_keys_cost_three_fetches(issuer, server):
     strange = [issuer.token(head={"kid": str(number)}) for number in range(300)]
     verify(server, issuer.token())
@@ -444,6 +550,39 @@ def test_a_run_within_its_deadline_is_joined_while_one_past_it_goes_on(run):
         assert await asyncio.gather(*new, late) == [1] * 4
 
     run(main())
+
+
+FORKS = """
+import time, warnings
+warnings.simplefilter("ignore")  # that forking beside threads is dangerous is what this is about
+owners = [server._verified._entries, blocking.ONE_AT_A_TIME]
+locks = [owner._lock if hasattr(owner, "_lock") else owner.lock for owner in owners]
+verify(server, os.environ["TOKEN"])
+held, over = threading.Event(), threading.Event()
+def hold():
+    [lock.acquire() for lock in locks]
+    held.set()
+    over.wait(30)
+    [lock.release() for lock in locks]
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(10)
+child = os.fork()
+if child == 0:
+    import signal
+    signal.alarm(10)
+    blocking.default_driver.cache_clear()
+    os._exit(7 if verify(server, os.environ["TOKEN"]).subject == "alice" else 1)
+_, status = os.waitpid(child, 0)
+over.set()
+thread.join(10)
+print(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_while_another_thread_is_served_leaves_a_child_that_serves(issuer):
+    assert script(issuer, PREPARE + FORKS) == "7"
 
 
 TOGETHER = """

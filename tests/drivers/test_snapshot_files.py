@@ -11,6 +11,7 @@ import pytest
 
 from ticketgate import Issuer, KeyPolicy, ResourceServer, averify, verify
 from ticketgate.drivers import aio, blocking, files
+from ticketgate.trusted_paths import trusted_folder
 
 API = "https://api.example"
 
@@ -50,7 +51,7 @@ def test_what_others_may_have_written_is_not_used(issuer, tmp_path, judge, mode,
     (written,) = tmp_path.glob("*.json")
     written.chmod(mode)
     judge(worker(issuer, tmp_path), issuer.token())
-    assert "others may have written it" in caplog.text
+    assert "others may write to it" in caplog.text
     assert issuer.hits["/jwks"] == 2
     assert written.stat().st_mode & 0o777 == 0o600
 
@@ -79,13 +80,17 @@ def test_a_folder_that_others_may_write_is_not_used(issuer, tmp_path, judge, mod
     judge(worker(issuer, folder), issuer.token())
     folder.chmod(mode)
     assert judge(worker(issuer, folder), issuer.token()).subject == "alice"
-    assert "is not used: others may have written its folder" in caplog.text
-    assert "cannot be written: others may have written its folder" in caplog.text
-    assert "cannot be shared: others may have written its folder" in caplog.text
+    assert "is not used: others may write to" in caplog.text
+    assert "cannot be written: others may write to" in caplog.text
+    assert "cannot be shared: others may write to" in caplog.text
     assert issuer.hits["/jwks"] == 2
     judge(worker(issuer, folder / "below"), issuer.token())
     assert judge(worker(issuer, folder / "below"), issuer.token()).subject == "alice"
     assert issuer.hits["/jwks"] == 3
+    judge(worker(issuer, folder / "below" / "lower"), issuer.token())
+    judge(worker(issuer, folder / "below" / "lower"), issuer.token())
+    is_sticky = mode & 0o1000  # what is in it can be replaced by nobody else
+    assert issuer.hits["/jwks"] == (4 if is_sticky else 5)
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
@@ -102,8 +107,53 @@ def test_what_belongs_to_somebody_else_is_not_used(issuer, tmp_path, judge, what
 
     monkeypatch.setattr(os, "fstat", seen)
     assert judge(worker(issuer, folder), issuer.token()).subject == "alice"
-    assert "others may have written" in caplog.text
+    assert "belongs to another user" in caplog.text
     assert issuer.hits["/jwks"] == 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "words"),
+    [(0, ""), (1, "belongs to another user")],
+)
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_the_way_to_the_folder_is_trusted_too(tmp_path, what, owner, words, caplog, monkeypatch):
+    real, above = tmp_path / "real", tmp_path / "above"
+    real.mkdir()
+    if what == "link":
+        above.symlink_to(real)
+    else:
+        above.mkdir()
+    lstat, one = os.lstat, os.lstat(above).st_ino
+
+    def seen(path):
+        status = lstat(path)
+        uid = status.st_uid + owner if status.st_ino == one else status.st_uid
+        return os.stat_result((*status[:4], uid, *status[5:]))
+
+    monkeypatch.setattr(os, "lstat", seen)
+    path = str(above / "cache" / "x.json")
+    files.save(path, b"{}")
+    assert files.load(path) == (None if words else b"{}")
+    assert words in caplog.text
+    assert bool(caplog.text) == bool(words)
+    made = (real if what == "link" else above) / "cache"
+    assert made.exists() == (not words)
+
+
+@pytest.mark.parametrize("target", ["real", "../{folder}/./real", "{root}/real", "second"])
+def test_links_of_ours_are_followed(tmp_path, target):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "second").symlink_to("real")
+    (tmp_path / "link").symlink_to(target.format(folder=tmp_path.name, root=tmp_path))
+    assert trusted_folder(tmp_path / "link" / ".." / "real") == str(tmp_path / "real")
+    files.save(str(tmp_path / "link" / "cache" / "x.json"), b"{}")
+    assert (tmp_path / "real" / "cache" / "x.json").read_bytes() == b"{}"
+
+
+def test_links_that_lead_nowhere_end(tmp_path, caplog):
+    (tmp_path / "link").symlink_to("link")
+    files.save(str(tmp_path / "link" / "cache" / "x.json"), b"{}")
+    assert "too many symbolic links" in caplog.text
 
 
 @pytest.mark.parametrize("what", ["folder", "file", "lock"])

@@ -51,6 +51,22 @@ async def test_other_functions_do_not_hold_up_the_loop():
     assert thread is not threading.current_thread()
 
 
+async def test_other_functions_leave_the_threads_of_the_loop_alone():
+    release = threading.Event()
+
+    def slow(value):
+        assert release.wait(20)
+
+    driver = aio.Driver()
+    running = [asyncio.create_task(driver.run(asked(slow))) for _ in range(100)]
+    await asyncio.sleep(0)
+    try:
+        await asyncio.wait_for(asyncio.to_thread(int), 5)
+    finally:
+        release.set()
+    await asyncio.gather(*running)
+
+
 def test_on_threads_functions_run_where_they_are_asked():
     assert blocking.Driver().run(asked(function)) == (1, threading.current_thread())
     for what in (async_function, returns_an_awaitable):

@@ -4,15 +4,18 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from fault_issuer import FaultIssuer
 from servers import free_port, start, until
-from tokens import API, key
+from tokens import API, key, token
 
-from ticketgate import Issuer, KeyPolicy, ResourceServer, averify, verify
+from ticketgate import ClientSecretBasic, Introspection, Issuer, KeyPolicy, ResourceServer, averify, verify
+from ticketgate.core.flow import WaitingFor
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
 
@@ -43,6 +46,11 @@ def unknown(issuer, number):
     return issuer.token(FORGER, head={"kid": f"unknown {number}"})
 
 
+def stranger(number):
+    now = int(time.time())
+    return token(signing=FORGER, iss=f"https://stranger-{number}.example", iat=now, exp=now + 300)
+
+
 def outcome(judge):
     try:
         return judge().subject
@@ -50,6 +58,10 @@ def outcome(judge):
         return 401
     except IssuerUnavailable as unavailable:
         return 503, unavailable.retry_after
+
+
+def waiting_in(driver, kind):
+    return driver._in_this_process()._waiting[kind]
 
 
 def named(issuer):
@@ -74,7 +86,7 @@ def test_threads_beyond_the_limit_do_not_wait_for_an_unknown_key(issuer, held_up
             pool.submit(outcome, lambda n=n: verify(server, unknown(issuer, n), driver=driver))
             for n in range(2)
         ]
-        until(lambda: driver._in_this_process()._waiting == 2 and issuer.hits["/jwks"] == 1, "two wait")
+        until(lambda: waiting_in(driver, WaitingFor.LOOK) == 2 and issuer.hits["/jwks"] == 1, "two wait")
         assert outcome(lambda: verify(server, unknown(issuer, 3), driver=driver)) == (503, 1)
         assert outcome(lambda: verify(server, issuer.token(), driver=driver)) == "alice"
         assert not any(one.done() for one in waiting)
@@ -110,6 +122,79 @@ def test_threads_all_wait_for_the_first_keys_of_a_named_issuer(issuer, held_up):
         until(lambda: issuer.hits["/jwks"] == 1, "they wait")
         release.set()
         assert [one.result(20) for one in waiting] == ["alice"] * 8
+
+
+def test_an_issuer_that_hangs_holds_few_of_the_threads_that_serve_another(issuer, held_up):
+    with FaultIssuer() as other:
+        server = ResourceServer(API, Issuer(issuer.url, keys=LONG), Issuer(other.url), token_cache=0)
+        driver = blocking.Driver(max_waiting=2)
+        release = held_up()
+        with ThreadPoolExecutor(3) as pool:
+            forged = [
+                pool.submit(outcome, lambda n=n: verify(server, unknown(issuer, n), driver=driver))
+                for n in range(8)
+            ]
+            assert pool.submit(outcome, lambda: verify(server, other.token(), driver=driver)).result(20) == (
+                503,
+                1,
+            )
+            until(lambda: sum(one.done() for one in forged) == 6, "all but two are answered")
+            release.set()
+        assert outcome(lambda: verify(server, other.token(), driver=driver)) == "alice"
+
+
+@pytest.mark.parametrize("raw", ["junk-{}", "always-the-same"])
+def test_junk_that_must_be_asked_about_holds_few_threads(issuer, raw):
+    release = threading.Event()
+
+    def wait(connection):
+        release.wait(30)
+        connection.answer(connection.body())
+
+    introspection = Introspection(auth=ClientSecretBasic("api", "secret"), timeout=30, cache_ttl=0.01)
+    server = ResourceServer(API, Issuer(issuer.url, introspection=introspection), token_cache=0)
+    driver = blocking.Driver(max_waiting=2)
+    issuer.active["good"] = {"active": True, "sub": "alice", "aud": API}
+    for known in (issuer.token(), "good"):
+        assert outcome(lambda known=known: verify(server, known, driver=driver)) == "alice"
+    issuer.faults["/introspect"] = lambda connection: (
+        connection.answer(connection.body()) if connection.form["token"] == "good" else wait(connection)
+    )
+    with ThreadPoolExecutor(3) as pool:
+        junk = [
+            pool.submit(outcome, lambda n=n: verify(server, raw.format(n), driver=driver)) for n in range(8)
+        ]
+        until(lambda: sum(one.done() for one in junk) == 6, "all but two are answered")
+        assert {one.result() for one in junk if one.done()} == {(503, 1)}
+        for known in (issuer.token(), "good"):
+            judged = pool.submit(outcome, lambda known=known: verify(server, known, driver=driver))
+            assert judged.result(20) == "alice"
+        release.set()
+    assert outcome(lambda: verify(server, raw.format(9), driver=driver)) == 401
+
+
+def test_unknown_names_leave_a_verified_tenant_its_places(issuer):
+    release = threading.Event()
+
+    def issuer_for(iss):
+        if iss != issuer.url:
+            release.wait(30)
+            return None
+        return Issuer(iss, keys=LONG)
+
+    server = ResourceServer(API, issuer_for=issuer_for, token_cache=0, accept_loopback_issuers=True)
+    driver = blocking.Driver(max_waiting=2)
+    assert outcome(lambda: verify(server, issuer.token(), driver=driver)) == "alice"
+    issuer.keys = [key("RS256", "new")]
+    with ThreadPoolExecutor(2) as pool:
+        strangers = [
+            pool.submit(outcome, lambda n=n: verify(server, stranger(n), driver=driver)) for n in range(2)
+        ]
+        until(lambda: waiting_in(driver, WaitingFor.NAME) == 2, "two strangers wait")
+        assert outcome(lambda: verify(server, stranger(2), driver=driver)) == (503, 1)
+        assert outcome(lambda: verify(server, issuer.token(), driver=driver)) == "alice"
+        release.set()
+        assert [one.result(20) for one in strangers] == [401] * 2
 
 
 @pytest.mark.parametrize("kind", ["an unknown key", "a cold tenant"])

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.conf import settings
 from django.core.cache import cache
 from django.core.checks import run_checks
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import AsyncRequestFactory
@@ -25,6 +26,21 @@ LACKS_READ = (
     'error="insufficient_scope", error_description="The access token lacks a scope that this operation needs", '
     'scope="read"'
 )
+CACHES = [
+    "django.middleware.cache.UpdateCacheMiddleware",
+    "django.middleware.cache.FetchFromCacheMiddleware",
+]
+AUTHENTICATED = (
+    "drf-permission",
+    "drf-decorated",
+    "drf-check",
+)  # by REST framework, before the guard is asked
+NOT_VIEWS = (*AUTHENTICATED, "drf-initial", "setup", "test")
+HAVE_ANSWERS = {
+    True: (*AUTHENTICATED, "setup"),
+    False: AUTHENTICATED,
+}  # REST framework answers for "drf-initial"
+PASS = {True: NOT_VIEWS[:-1], False: AUTHENTICATED}  # "test" has no request to look at
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
@@ -72,7 +88,28 @@ def test_classes_are_not_guarded_as_functions_are():
 
 
 def test_what_is_called_without_a_request_is_refused():
-    assert requires()(lambda: "open")().status_code == 503
+    with pytest.raises(PermissionDenied, match="refused"):
+        requires()(lambda: "open")()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("middleware", [[GATE], []], ids=["behind the gate", "alone"])
+@pytest.mark.parametrize("name", NOT_VIEWS)
+def test_what_is_not_a_view_refuses_by_raising(kind, middleware, name):
+    path = f"/guarded/{name}"
+    with serving(kind, MIDDLEWARE=[*middleware, SESSION, AUTH]) as ask:
+        refused, anonymous, good = (ask(path, headers) for headers in (bearer(), {}, bearer(scope="read")))
+    assert b"ran" not in refused.content + anonymous.content
+    if name in HAVE_ANSWERS[bool(middleware)]:
+        assert told(refused)[:2] == (403, LACKS_READ)
+    assert (good.status_code == 200) is (name in PASS[bool(middleware)])
+
+
+def test_an_async_function_may_be_called_like_a_method_of_views():
+    async def options(request):
+        return request
+
+    assert iscoroutinefunction(requires(scope("read"))(options))
 
 
 @pytest.mark.parametrize("path", ["/exempt-above", "/exempt-below"])
@@ -215,15 +252,27 @@ def test_no_root_path_opens_a_closed_route(root, path):
 @pytest.mark.parametrize("whole_site", [False, True])
 def test_a_cached_response_is_for_the_same_token_only(whole_site):
     cache.clear()
-    around = [
-        "django.middleware.cache.UpdateCacheMiddleware",
-        "django.middleware.cache.FetchFromCacheMiddleware",
-    ]
-    order = [around[0], GATE, around[1]] if whole_site else [GATE]
+    order = [CACHES[0], GATE, CACHES[1]] if whole_site else [GATE]
     with serving("wsgi", MIDDLEWARE=order) as ask:
         assert ask("/cached", bearer(scope="read")).content == b"alice"
         assert ask("/cached", bearer()).status_code == 403
         assert ask("/cached", bearer(scope="read", sub="bob")).content == b"bob"
+
+
+@pytest.mark.parametrize("middleware", [[], [GATE]], ids=["alone", "behind the gate"])
+def test_rest_framework_says_that_the_token_decides_before_any_cache_sees_the_response(middleware):
+    cache.clear()
+    changes = {"MIDDLEWARE": [*middleware, SESSION, AUTH], "TICKETGATE": BASIC | {"OPTIONAL": True}}
+    with serving("wsgi", **changes) as ask:
+        for path in ("/cached-drf-open", "/cached-drf"):
+            answers = [ask(path, headers) for headers in ({}, bearer(), bearer(sub="bob"), {}, bearer())]
+            first = b'"None"' if path.endswith("open") else answers[0].content
+            told = [first, b'"alice"', b'"bob"', first, b'"alice"']
+            assert [answer.content for answer in answers] == told
+        assert answers[0].status_code == answers[3].status_code == 401
+    with serving("wsgi", **ALONE) as ask:
+        for headers in ({}, bearer()):
+            assert "Authorization" in ask("/drf-open", headers)["Vary"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,6 +313,9 @@ CHECKS = {
     "no contrib.auth": ({"MIDDLEWARE": [GATE, "django_project.remembers_user"], "USER": len}, []),
     "CORS before": ({"MIDDLEWARE": [CORS, GATE]}, []),
     "CORS after": ({"MIDDLEWARE": [GATE, CORS]}, ["W002"]),
+    "a cache before": ({"MIDDLEWARE": [*CACHES, GATE]}, ["E002"]),
+    "a cache around": ({"MIDDLEWARE": [CACHES[0], GATE, CACHES[1]]}, []),
+    "alone, behind a cache": ({"MIDDLEWARE": CACHES}, ["E002"]),
     "a subclass of the gate": ({"MIDDLEWARE": ["django_project.Subclass", CORS]}, ["W002"]),
     "missing middleware is Django's to report": ({"MIDDLEWARE": [GATE, "nowhere.Middleware"]}, []),
     "alone, closed": (ALONE, []),
@@ -302,6 +354,24 @@ def test_the_system_check(given, expected, monkeypatch):
     found = [one for one in run_checks(tags=["security"]) if one.id.startswith("ticketgate.")]
     assert [one.id.removeprefix("ticketgate.") for one in found] == expected
     assert all(one.hint for one in found if one.id.startswith("ticketgate.W"))
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [
+        ((5, 2, 0), True),
+        ((5, 2, 14), True),
+        ((5, 2, 15), False),
+        ((6, 0, 0), True),
+        ((6, 0, 5), True),
+        ((6, 0, 6), False),
+        ((6, 1, 0), False),
+    ],
+)
+def test_releases_of_django_whose_caches_mix_up_tokens(version, warned, monkeypatch):
+    monkeypatch.setattr("ticketgate.django.checks.VERSION", (*version, "final", 0))
+    found = [one.id for one in run_checks(tags=["security"])]
+    assert ("ticketgate.W006" in found) is warned
 
 
 SCHEMAS = {"3.0.3": [{"accessToken": []}], "3.1.0": [{"accessToken": ["read"]}, {"accessToken": ["admin"]}]}

@@ -20,7 +20,9 @@ def collect(app: Any, doors: tuple[Door, ...] = (), prefix: str = "") -> Iterato
     yield from rows
     for mounted in mounts:
         yield from routes_of(*mounted)
-    yield from _methods(app, doors, prefix, "wsgi_app", "full_dispatch_request", "preprocess_request")
+    yield from _methods(
+        app, doors, prefix, "__call__", "wsgi_app", "full_dispatch_request", "preprocess_request"
+    )
     gate = getattr(app.extensions.get("ticketgate"), "gate", None)
     inside = (*doors, *([Door.of(gate, prefix)] if gate else []))
     yield from _hooks(app, inside, prefix)
@@ -67,8 +69,9 @@ def _dispatch(view: Any) -> tuple[list[Any], tuple[str, ...]]:
 
 
 def _handlers(rule: Any, view: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    methods = tuple(sorted(set(rule.methods or ()) - {"HEAD", "OPTIONS"})) or ("ANY",)
     view_class = getattr(view, "view_class", None)
+    by_flask = {name for name in ("HEAD", "OPTIONS") if not hasattr(view_class, name.lower())}
+    methods = tuple(sorted(set(rule.methods or ()) - by_flask)) or ("ANY",)
     if view_class is None or not issubclass(view_class, MethodView):
         yield methods, getattr(view_class, "dispatch_request", None)
         return

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ticketgate.asgi import AccessTokenMiddleware as AsgiGate
 from ticketgate.audit.routes import Door, GuardedRoute
-from ticketgate.audit.understood import is_understood_middleware, name_of_middleware
+from ticketgate.audit.understood import is_understood_middleware, name_of_middleware, overridden_in_gate
 from ticketgate.placement import layers
 from ticketgate.wsgi import AccessTokenMiddleware as WsgiGate
 
@@ -38,12 +38,18 @@ def peel(app: Any, is_inner: Callable[[Any], object], doors: tuple[Door, ...], p
         if is_inner(inner):
             break
         if isinstance(inner, AsgiGate | WsgiGate):
+            rows += overridden_rows(type(inner), doors, prefix)
             doors = (*doors, Door.of(inner, prefix))
         elif type(inner).__module__ == "werkzeug.middleware.dispatcher":
             mounts += [Mounted(mounted, doors, prefix + path) for path, mounted in inner.mounts.items()]
         elif hasattr(inner, "app") and not is_understood_middleware(inner):
             rows.append(middleware_row(name_of_middleware(inner), doors, prefix))
     return Peeled(inner, doors, tuple(rows), tuple(mounts))
+
+
+def overridden_rows(gate: Any, doors: tuple[Door, ...], prefix: str) -> list[GuardedRoute]:
+    """What a subclass of our gates does in its own way."""
+    return [middleware_row(name, doors, prefix, "overridden") for name in overridden_in_gate(gate)]
 
 
 def middleware_row(

@@ -1,8 +1,8 @@
 """What is known of a route, and what is wrong with it; free of any framework."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ticketgate.core.gate import MISPLACED
@@ -12,7 +12,6 @@ from ticketgate.core.requirement import ANY_TOKEN, Need, Requirement
 from ticketgate.core.server import ResourceServer
 
 ONE_STRING = ("iss", "sub", "client_id", "jti")
-PARAMETER = re.compile(r"\\\{[^}]*?(?P<curly>:path)?\\\}|<(?P<angle>path:)?[^>]*>")
 
 
 class Door(NamedTuple):
@@ -79,7 +78,20 @@ class GuardedRoute:
         """Who may call it, in words, and what may answer before its guard is asked."""
         inside = f", guarded inside {' and '.join(self.inside)}" if self.inside else ""
         unknown = f" (not understood: {self.not_understood})" if self.not_understood else ""
-        return f"{self._who}{inside}{unknown}"
+        return f"{self._who}{self._public_part}{inside}{unknown}"
+
+    @property
+    def _public_part(self) -> str:
+        """Where everybody may call a route some of whose paths are public: ``, public below /static``."""
+        doors = [door for door in self.doors if door.closes and not self._opens(door)]
+        entries = [door.public.opening(self.below(door)) for door in doors]
+        if self.needed is not None or not self.is_route or not all(entries):
+            return ""
+        parts = [
+            f"{'below' if entry.endswith('/*') else 'at'} {entry.removesuffix('/*') or '/'}"
+            for entry in dict.fromkeys(chain.from_iterable(entries))
+        ]
+        return f", public {' and '.join(parts)}" if parts else ""
 
     @property
     def _who(self) -> str:
@@ -187,23 +199,14 @@ def _idle_entries(routes: tuple[GuardedRoute, ...]) -> list[str]:
         f"public entry {entry!r} matches no route"
         for door in doors.values()
         for entry in door.public.entries
-        if not any(_matches(entry, route.below(door)) for route in routes if _stands_before(door, route))
+        if not any(
+            entry in door.public.opening(route.below(door)) for route in routes if _stands_before(door, route)
+        )
     ]
 
 
 def _stands_before(door: Door, route: GuardedRoute) -> bool:
     return route.is_route and any(mine.public is door.public for mine in route.doors)
-
-
-def _matches(entry: str, path: str) -> bool:
-    """Whether ``entry`` opens a path that the template ``path`` stands for."""
-    prefix = entry[:-1] if entry.endswith("/*") else ""
-    if path == entry or (prefix and path.startswith(prefix)):
-        return True
-    pattern = PARAMETER.sub(
-        lambda found: ".*" if found["curly"] or found["angle"] else "[^/]+", re.escape(path)
-    )
-    return re.fullmatch(pattern, f"{prefix}x" if prefix else entry) is not None
 
 
 def _why_never(needed: Requirement, judges: tuple[ResourceServer, ...]) -> str:

@@ -11,17 +11,20 @@ from starlette.routing import Host, Mount, WebSocketRoute
 
 from ticketgate.asgi import AccessTokenMiddleware
 from ticketgate.audit.applications import routes_of
-from ticketgate.audit.layers import EVERY_PATH, middleware_row, peel
+from ticketgate.audit.layers import EVERY_PATH, middleware_row, overridden_rows, peel
+from ticketgate.audit.middleware_stack import is_as_built
 from ticketgate.audit.routes import Door, GuardedRoute
 from ticketgate.audit.understood import (
     is_understood_application,
     is_understood_middleware,
     name_of_middleware,
     overridden,
+    overridden_in_gate,
 )
 from ticketgate.core.guards import name_of, protection_by, protection_of
 from ticketgate.core.public import PublicPaths
 from ticketgate.core.server import ResourceServer
+from ticketgate.dependants import calls as calls_of
 from ticketgate.dependants import invalid_scopes, unused_scopes
 from ticketgate.placement import METHODS, effective_routes, is_route, layers
 from ticketgate.starlette import called_by
@@ -58,8 +61,10 @@ def collect(
 def _of_application(
     inner: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
-    for name in overridden(type(inner), "__call__"):
+    for name in overridden(type(inner), "__call__", "build_middleware_stack"):
         yield middleware_row(name, doors, prefix, "overridden")
+    if not is_as_built(inner):
+        yield middleware_row("middleware_stack", doors, prefix, "replaced")
     router, before = getattr(inner, "router", inner), len(doors)
     doors, rows = _added(inner, doors, prefix)
     yield from rows
@@ -81,6 +86,7 @@ def _added(
         middleware: Any = entry
         make = middleware.cls
         if isinstance(make, type) and issubclass(make, AccessTokenMiddleware):
+            rows += overridden_rows(make, doors, prefix)
             gate = cast(Any, make)(cast(Any, app).router, *middleware.args, **middleware.kwargs)
             doors = (*doors, Door.of(gate, prefix))
         elif not is_understood_middleware(make):
@@ -129,6 +135,9 @@ def _of(
     route: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     original = getattr(route, "original_route", route)
+    if isinstance(original, Mount | Host):
+        for name in overridden(type(original), *ROUTING):
+            yield middleware_row(name, doors, prefix + getattr(route, "path", ""), "overridden")
     if isinstance(original, Mount):
         yield from collect(route.app, doors, prefix + route.path, server)
     elif isinstance(original, Host):
@@ -150,7 +159,7 @@ def _of_endpoint(
     route: Any, original: Any, doors: tuple[Door, ...], prefix: str, server: ResourceServer | None
 ) -> Iterator[GuardedRoute]:
     endpoint = route.endpoint
-    calls = called_by(route)
+    calls = _really_called_by(route)
     asked = [call.server or server for call in calls if hasattr(call, "with_scopes")]
     deciding = tuple(dict.fromkeys(one for one in asked if one is not None))
     around, inside = _around(route, original, prefix)
@@ -166,6 +175,13 @@ def _of_endpoint(
     for one in dispatching:
         row = GuardedRoute(path, ("ANY",), name, None, doors, deciding, not_understood=f"overridden {one}")
         yield row.protected_by(protection_by(calls))
+
+
+def _really_called_by(route: Any) -> list[Any]:
+    """What a request goes through, with FastAPI's ``dependency_overrides`` as they are now."""
+    provider = getattr(route, "dependency_overrides_provider", None)
+    overrides = getattr(provider, "dependency_overrides", None)
+    return list(calls_of(route.dependant, overrides)) if overrides else called_by(route)
 
 
 def _is_passed_over(server: ResourceServer | None, doors: tuple[Door, ...]) -> bool:
@@ -197,6 +213,7 @@ def _around(route: Any, original: Any, prefix: str) -> tuple[list[Door], tuple[s
     inside = list(overridden(type(original), *ROUTING))
     for layer in layers(getattr(route, "app", None)):
         if isinstance(layer, AccessTokenMiddleware):
+            inside += overridden_in_gate(type(layer))
             doors.append(Door.of(layer, prefix))
         elif hasattr(layer, "app") and not is_understood_middleware(layer):
             inside.append(name_of_middleware(layer))

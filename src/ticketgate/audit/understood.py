@@ -1,6 +1,7 @@
 """Which code an audit understands: that of the frameworks, known neither to answer by itself nor to skip a guard."""
 
 from collections.abc import Mapping
+from inspect import isfunction
 from typing import Any
 
 from ticketgate.core.guards import name_of
@@ -9,6 +10,7 @@ FRAMEWORKS = ("starlette", "fastapi", "flask", "werkzeug", "django", "rest_frame
 ANSWERING = {
     "starlette.middleware.base",  # calls a function of the application
     "starlette.middleware.wsgi",
+    "werkzeug.debug",  # its console runs code
     "werkzeug.middleware.dispatcher",
     "werkzeug.middleware.http_proxy",
     "werkzeug.middleware.shared_data",
@@ -28,6 +30,11 @@ def is_understood_application(app: Any) -> bool:
     return _is_in(home_of(app), APPLICATIONS)
 
 
+def is_of_framework(name: str) -> bool:
+    """Whether the function of this dotted name is a framework's, or ours."""
+    return _is_in(name, FRAMEWORKS)
+
+
 def overridden(cls: Any, *names: str) -> tuple[str, ...]:
     """Those methods of a framework's class that ``cls`` replaces, like ``Orders.dispatch``."""
     return tuple(
@@ -36,6 +43,14 @@ def overridden(cls: Any, *names: str) -> tuple[str, ...]:
         if (home := str(getattr(getattr(cls, name, None), "__module__", None) or ""))
         and not _is_in(home, FRAMEWORKS)
     )
+
+
+def overridden_in_gate(gate: Any) -> tuple[str, ...]:
+    """Those methods of our gates that the class ``gate`` replaces."""
+    lineage: tuple[type, ...] = gate.__mro__
+    ours = [vars(cls) for cls in lineage if _is_in(cls.__module__, ("ticketgate",))]
+    methods = {name for attributes in ours for name, value in attributes.items() if isfunction(value)}
+    return overridden(gate, *sorted(methods - {"__init__"}))
 
 
 def name_of_middleware(middleware: Any, options: Mapping[str, Any] | None = None) -> str:

@@ -3,9 +3,10 @@
 RFC 9110 §10.2.3 (Retry-After), RFC 6749 §5.2.
 
 A request that failed is not repeated before its back-off is over: half a second, doubled, half a minute at most, or
-as long as the server's Retry-After says.  Failures that every request would have met (nobody answers, the server is
-overloaded, it does not know our client) hold all requests back, after three in a row or as soon as the server asks for
-it; then one request tries it while the others wait.  What a single request provoked never holds back another.
+as long as the server's Retry-After says.  That no connection can be made is the one failure that every request would
+have met: three of them in a row hold all requests back; then one request tries it while the others wait.  Whatever
+happens once there is a connection (a reset, a broken answer, any status) may be the doing of what was asked for, so
+it holds back nothing else, and whoever is answered so ends the wait of the others.
 """
 
 import math
@@ -13,13 +14,12 @@ import random
 from typing import NamedTuple
 
 from ticketgate.core.bounded_cache import BoundedCache
-from ticketgate.core.flow import FetchFailed
+from ticketgate.core.flow import Cause, FetchFailed
 from ticketgate.core.freshness import Backoff, retry_after
 from ticketgate.errors import IssuerUnavailable, TokenRefused
 
 FAILURES_UNTIL_ALL_WAIT = 3
 MAX_REMEMBERED = 1_000
-OVERLOADED = frozenset({429, 502, 503, 504})
 
 
 class Failure(NamedTuple):
@@ -35,14 +35,12 @@ class Failure(NamedTuple):
         """What ``error`` says; ``wall`` is the time that a Retry-After is counted from."""
         if isinstance(error, TokenRefused):
             refused = error.error, error.description
-            return cls("", refused, error.error == "invalid_client", error.retry_after)
+            return cls("", refused, wait=error.retry_after)
         message = f"no token from {issuer}: {error}"
         if not isinstance(error, FetchFailed):
             return cls(message)
-        reply = error.reply
-        if reply is None:
-            return cls(message, concerns_all=True)
-        return cls(message, None, reply.status in OVERLOADED, retry_after(reply.headers, wall))
+        wait = 0.0 if error.reply is None else retry_after(error.reply.headers, wall)
+        return cls(message, None, error.cause is Cause.CONNECTION, wait)
 
     def error(self, seconds: int) -> TokenRefused | IssuerUnavailable:
         """The exception for one who asked; asking again is no use for ``seconds``."""
@@ -95,7 +93,7 @@ class Attempts:
             self._server_answers()
             return
         everybody = self._all = _after(self._all, failure, now)
-        if failure.wait or everybody.backoff.failures >= FAILURES_UNTIL_ALL_WAIT:
+        if everybody.backoff.failures >= FAILURES_UNTIL_ALL_WAIT:
             self._all_wait_until = everybody.backoff.retry_at
 
     def _server_answers(self) -> None:

@@ -1,10 +1,12 @@
-"""A cache of a fixed size, the least recently used out first; safe between threads."""
+"""A cache of a fixed size, the least recently used out first; safe between threads, and where they fork."""
 
 from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
+
+from ticketgate.core.fork import renew_in_children
 
 Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
@@ -13,10 +15,17 @@ Value = TypeVar("Value")
 class BoundedCache(Generic[Name, Value]):
     """Remembers at most ``size`` values, none at all for 0.  How long one is true stands in the value."""
 
-    __slots__ = ("_entries", "_lock")
+    __slots__ = ("__weakref__", "_entries", "_lock")
 
     def __init__(self, size: int) -> None:
         self._entries: LRUCache[Name, Value] | None = LRUCache(size) if size else None
+        self._lock = Lock()
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child; a change that another thread had begun is never completed, so nothing is kept then."""
+        if self._entries is not None and self._lock.locked():
+            self._entries = LRUCache(self._entries.maxsize)
         self._lock = Lock()
 
     def __len__(self) -> int:

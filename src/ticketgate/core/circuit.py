@@ -19,10 +19,12 @@ one, as long as the endpoint answers that one's token.  Therefore
 Not covered, because nothing tells it from junk: a token that is seen for the first time competes with the others
 that are, and gets 503 with Retry-After while they fill their share of the places.
 
-*Known* below is a token that the issuer vouched for: it was active, or is a JWT with a good signature.
+*Known* below is a token that the issuer vouched for: it was active, or is a JWT with a good signature that the
+issuer has not called inactive.
 """
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,17 +53,23 @@ class Pause:
 NO_PAUSE = Pause()
 
 
+def lanes(owner: Hashable, width: int, queue: int) -> dict[bool, Lane]:
+    """The lanes of tokens that are known and of those that are not, for which a quarter of the places is closed."""
+    everybody = Lane((owner, "all"), width, queue)
+    others = Lane((owner, "new"), max(1, width - max(1, width // 4)), queue, everybody)
+    return {True: everybody, False: others}
+
+
 class Circuit:
     """What is known of one endpoint's health; at most ``width`` questions at once, ``queue`` of each kind wait."""
 
     def __init__(self, width: int, queue: int) -> None:
-        everybody = Lane((self, "all"), width, queue)
-        others = Lane((self, "new"), max(1, width - max(1, width // 4)), queue, everybody)
-        self._lanes = {True: everybody, False: others}
+        self._lanes = lanes(self, width, queue)
         self._trials = {
             known: Lane((self, "trial", known), 1, 0, lane) for known, lane in self._lanes.items()
         }
         self._active_until: BoundedCache[bytes, float] = BoundedCache(REMEMBERED)
+        self._revoked: BoundedCache[bytes, bool] = BoundedCache(REMEMBERED)
         self._tokens: dict[bool, BoundedCache[bytes, Pause]] = {
             known: BoundedCache(REMEMBERED) for known in (True, False)
         }
@@ -70,8 +78,13 @@ class Circuit:
         self._failed: frozenset[bytes] = frozenset()
         self._times_well = 0
 
-    def was_active(self, name: bytes, wall: float) -> bool:
-        """Whether the issuer called the token active, and it has not expired since."""
+    def is_known(self, name: bytes, wall: float, *, verified: bool = False) -> bool:
+        """Whether the issuer vouches for the token: it was active and has not expired since, or it is ``verified``.
+
+        A verified one that was refused is junk until it is active again: it costs whoever holds it nothing to send it.
+        """
+        if verified:
+            return not self._revoked.get(name)
         return wall < (self._active_until.get(name) or -math.inf)
 
     def seconds_closed(self, name: bytes, known: bool, now: float) -> int:
@@ -95,11 +108,14 @@ class Circuit:
     def was_called_active(self, name: bytes, until: float) -> None:
         """The issuer vouches for the token until ``until`` (seconds since the epoch), so it is not junk."""
         self._active_until.put(name, until)
+        self._revoked.drop(name)
         self.is_well()
 
-    def was_called_inactive(self, name: bytes) -> None:
-        """The issuer does not vouch for the token any more."""
+    def was_called_inactive(self, name: bytes, *, verified: bool = False) -> None:
+        """The issuer does not vouch for the token any more, though it may be ``verified``."""
         self._active_until.drop(name)
+        if verified:
+            self._revoked.put(name, True)
 
     def failed(self, name: bytes, known: bool, error: str, cause: Cause, wait: float, now: float) -> int:
         """Note a failure; the seconds after which this token is worth another question."""

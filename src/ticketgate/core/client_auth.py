@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode
 
-from ticketgate.core.flow import Certificate, Connection, Flow, HttpRequest, Lane, call
+from ticketgate.core.flow import Certificate, Connection, Flow, HttpRequest, call
 from ticketgate.core.signing_key import SigningKey, finish_jwt, jwt_signing_input
 from ticketgate.errors import ConfigurationError
 
@@ -36,7 +36,6 @@ def form_request(
     accept: str,
     timeout: float,
     max_bytes: int,
-    lane: Lane | None = None,
 ) -> HttpRequest:
     """A POST of ``form`` to an authorization server, with the proof of who sends it (RFC 6749 §3.2)."""
     headers = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded", **proof.headers}
@@ -48,7 +47,6 @@ def form_request(
         timeout,
         max_bytes,
         body=body,
-        lane=lane,
         connection=Connection(proof.certificate),
         keep_alive=True,
     )

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Exchanges of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait.
+    """Flows of one ``name`` share a lane: ``width`` of them run at once, and ``queue`` more may wait.
 
     Those in it also need a place in the lane ``inside``, if there is one, which others may use too.
     """
@@ -69,7 +69,6 @@ class HttpRequest:
     timeout: float = 5
     max_bytes: int = 524_288
     body: bytes | None = field(default=None, repr=False)
-    lane: Lane | None = None
     connection: Connection = DIRECT
     keep_alive: bool = False
 
@@ -119,22 +118,41 @@ class Fetch(NamedTuple):
     request: HttpRequest
 
 
+class WaitingFor(Enum):
+    """What a caller waits for; of each kind as many may wait as the driver allows, whoever waits for the others."""
+
+    NAME = "an issuer that we do not know yet"
+    FIRST_KEYS = "keys of an issuer that has not verified a token yet"
+    KEYS = "keys of an issuer beside others"
+    LOOK = "a key that we have not seen yet"
+    QUESTION = "what is said of an unknown opaque token"
+
+
 class Once(NamedTuple):
     """Run ``flow`` once for everybody who asks under ``name`` meanwhile; the answer is its result.
 
     ``wait=False`` runs it in the background, and the answer is None at once.  A run that is not over
     ``lifetime`` seconds after its start is not joined any more (its process may have been frozen): another starts.
-    ``limited`` callers count towards the driver's ``max_waiting``; above it `TooManyWaiting` is thrown.
+    But where the event loop of the last such run ended before the run did, the asker waits up to ``patience``
+    seconds, so that one gets done; the answer is False where this was in vain.
+    Callers that are ``limited`` count towards the driver's ``max_waiting`` for this kind of wait; above it
+    `TooManyWaiting` is thrown.
     """
 
     name: Hashable
     flow: Callable[[], "Flow[Any]"]
     wait: bool = True
     lifetime: float = 60
-    limited: bool = False
+    limited: WaitingFor | None = None
+    patience: float = 0
 
     def __repr__(self) -> str:
         return f"Once(wait={self.wait})"  # the flow may hold a token
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What messages call ``function``: not by its repr, which shows what a partial or an object with ``__call__`` holds."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 class Call(NamedTuple):
@@ -147,8 +165,22 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return f"Call({name})"  # tokens are among the arguments
+        return f"Call({name_of(self.function)})"  # tokens are among the arguments
+
+
+class Within(NamedTuple):
+    """Run ``flow`` while it has a place in ``lane``; the answer is its result.
+
+    `FetchFailed` with `Cause.LIMIT` is thrown where there is no place within ``patience`` seconds.  What the wait took
+    is taken from the time of the exchanges in ``flow``.  Functions of the user that it asks have threads of their own.
+    """
+
+    lane: Lane
+    patience: float
+    flow: Callable[[], "Flow[Any]"]
+
+    def __repr__(self) -> str:
+        return f"Within(patience={self.patience})"  # the flow may hold a token
 
 
 class Load(NamedTuple):
@@ -181,7 +213,7 @@ class Alone(NamedTuple):
         return f"Alone({self.path!r}, patience={self.patience})"
 
 
-Effect: TypeAlias = Fetch | Once | Call | Load | Save | Alone
+Effect: TypeAlias = Fetch | Once | Call | Within | Load | Save | Alone
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -191,11 +223,15 @@ def fetch(request: HttpRequest) -> Flow[Reply]:
 
 
 def once(
-    name: Hashable, flow: Callable[[], Flow[T]], *, lifetime: float = 60, limited: bool = False
+    name: Hashable,
+    flow: Callable[[], Flow[T]],
+    *,
+    lifetime: float = 60,
+    limited: WaitingFor | None = None,
 ) -> Flow[T]:
     """The result of ``flow``, shared with everybody who asks under ``name`` while it runs.
 
-    Raises `TooManyWaiting` where this wait is ``limited`` and as many as the driver allows are waiting.
+    Raises `TooManyWaiting` where this wait is ``limited`` and as many of its kind are waiting as the driver allows.
     """
     return cast(T, (yield Once(name, flow, lifetime=lifetime, limited=limited)))
 
@@ -203,6 +239,11 @@ def once(
 def call(function: Callable[..., Any], *arguments: Any) -> Flow[Any]:
     """The result of a function that the user gave us."""
     return (yield Call(function, arguments))
+
+
+def within(lane: Lane, patience: float, flow: Callable[[], Flow[T]]) -> Flow[T]:
+    """The result of ``flow``, run with a place in ``lane``.  Raises `FetchFailed` where there is none."""
+    return cast(T, (yield Within(lane, patience, flow)))
 
 
 def load(path: str) -> Flow[bytes | None]:
@@ -220,6 +261,12 @@ def alone(path: str, flow: Callable[[], Flow[T]], patience: float) -> Flow[T]:
     return cast(T, (yield Alone(path, flow, patience)))
 
 
-def behind(name: Hashable, flow: Callable[[], Flow[object]], *, lifetime: float = 60) -> Flow[None]:
-    """Have ``flow`` run once in the background, and go on without its result."""
-    yield Once(name, flow, wait=False, lifetime=lifetime)
+def behind(
+    name: Hashable, flow: Callable[[], Flow[object]], *, lifetime: float = 60, patience: float = 0
+) -> Flow[bool]:
+    """Have ``flow`` run once in the background, and go on without its result.
+
+    False where this took ``patience`` seconds, because the event loop of the run before ended too early.
+    """
+    answer = yield Once(name, flow, wait=False, lifetime=lifetime, patience=patience)
+    return answer is not False

@@ -73,6 +73,11 @@ DUTIES: dict[Age, Duty] = {
 AGES = tuple(Age)
 
 
+NUMBERS = (
+    "default_ttl", "min_ttl", "max_ttl", "refresh_ahead", "stale_if_error", "cooldown", "timeout", "max_bytes", "max_keys"
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPolicy:
     """How an issuer's keys are fetched and how long they are used; times in seconds, sizes in bytes.
@@ -99,12 +104,19 @@ class KeyPolicy:
     snapshot: "str | os.PathLike[str] | None" = None
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            _require(is_finite(getattr(self, name)), f"KeyPolicy({name}=...) must be a finite number")
         for name in ("default_ttl", "min_ttl", "max_ttl", "stale_if_error", "cooldown"):
             _require(getattr(self, name) >= 0, f"KeyPolicy({name}=...) must not be negative")
         _require(self.min_ttl <= self.max_ttl, "KeyPolicy(min_ttl=...) must not be above max_ttl")
         _require(0 < self.refresh_ahead <= 1, "KeyPolicy(refresh_ahead=...) must be above 0 and at most 1")
         for name in ("timeout", "max_bytes", "max_keys"):
             _require(getattr(self, name) > 0, f"KeyPolicy({name}=...) must be above 0")
+
+
+def is_finite(value: object) -> bool:
+    """Whether ``value`` is a number that can be waited for or counted to, as NaN and infinity cannot."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -114,7 +126,10 @@ def _require(holds: bool, otherwise: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed."""
+    """A key set with its times, in seconds of the monotonic clock; ``etag`` may ask whether it changed.
+
+    ``as_of`` is when the issuer itself had these keys, as far as that is known.
+    """
 
     keys: KeySet
     fetched_at: float = -math.inf
@@ -122,6 +137,7 @@ class Held:
     fresh_until: float = math.inf
     dead_at: float = math.inf
     etag: str = ""
+    as_of: float = -math.inf
 
     @property
     def is_static(self) -> bool:
@@ -151,6 +167,7 @@ def hold(keys: KeySet, headers: Mapping[str, str], policy: KeyPolicy, now: float
         fresh_until=now + lifetime,
         dead_at=now + lifetime + policy.stale_if_error,
         etag=headers.get("etag", ""),
+        as_of=now - _age(headers),
     )
 
 
@@ -164,7 +181,7 @@ def freshness_lifetime(headers: Mapping[str, str], policy: KeyPolicy) -> float:
     if lifetime is None:
         lifetime = policy.default_ttl
     else:
-        lifetime -= _seconds(headers.get("age", "")) or 0
+        lifetime -= _age(headers)
     return min(max(lifetime, policy.min_ttl), policy.max_ttl)
 
 
@@ -176,6 +193,11 @@ def _proposed_lifetime(headers: Mapping[str, str]) -> float | None:
         return None
     expires, date = _http_date(headers["expires"]), _http_date(headers.get("date", ""))
     return 0 if expires is None else None if date is None else expires - date
+
+
+def _age(headers: Mapping[str, str]) -> float:
+    """How long caches have had the answer, in seconds (RFC 9111 §5.1)."""
+    return _seconds(headers.get("age", "")) or 0
 
 
 def _directives(control: str) -> dict[str, str]:

@@ -7,10 +7,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
 
 from ticketgate.core.client_auth import assertion_claims
-from ticketgate.core.flow import HttpRequest
+from ticketgate.core.echoes import NOT_SECRET
 from ticketgate.core.jwt import read
 from ticketgate.core.signing_key import SigningKey, sign_jwt
 from ticketgate.core.strict_json import as_number
@@ -18,10 +17,6 @@ from ticketgate.errors import ConfigurationError, InvalidToken
 
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
 ASSERTION_LIFE = 60
-SHORTEST_SECRET = 4
-
-TYPES = {"grant_type", "client_assertion_type", "subject_token_type", "actor_token_type"}
-NOT_SECRET = TYPES | {"resource", "scope", "audience", "client_id"}
 OURS = NOT_SECRET | {"client_secret", "client_assertion", "assertion", "subject_token", "actor_token"}
 """The parameters that are written here, or by the client authentication, and by nobody else."""
 
@@ -75,12 +70,6 @@ def grant_of(form: Mapping[str, str], *, made_of: str = "", assertion: Assertion
     told = [sorted(form.items()), assertion.identity if assertion else ()]
     digest = hashlib.sha256(json.dumps(told).encode("ascii")).digest()
     return Grant(form, digest, _end_of(made_of), assertion)
-
-
-def secrets_in(request: HttpRequest) -> list[str]:
-    """What the form of ``request`` holds beside public words; a server's answer may quote it."""
-    form = parse_qsl((request.body or b"").decode("ascii"))
-    return [value for name, value in form if name not in NOT_SECRET and len(value) >= SHORTEST_SECRET]
 
 
 def _end_of(token: str) -> float | None:

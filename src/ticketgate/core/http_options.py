@@ -16,6 +16,7 @@ from ticketgate.core.web_address import (
     is_safe,
     origin,
     same_origin,
+    shown,
     split,
 )
 from ticketgate.errors import ConfigurationError
@@ -125,7 +126,7 @@ def checked_address(name: str, url: str | None, *, insecure_http: bool) -> str |
     """``url``, if it may be asked.  Raises `ConfigurationError`."""
     if url is not None and not is_safe(url, insecure_http=insecure_http):
         raise ConfigurationError(
-            f"{name} {url!r} is no https URL: plain http is for loopback only, or write insecure_http=True"
+            f"{name} {shown(url)} is no https URL: plain http is for loopback only, or write insecure_http=True"
         )
     return url
 
@@ -136,5 +137,5 @@ def checked_origin(name: str, url: str | None, *, insecure_http: bool) -> str | 
     if given is None:
         return None
     if given.rstrip("/") != origin(given):
-        raise ConfigurationError(f'{name} {url!r} must be an origin, like "https://as.internal:8443"')
+        raise ConfigurationError(f'{name} {shown(url)} must be an origin, like "https://as.internal:8443"')
     return origin(given)

@@ -26,13 +26,25 @@ from ticketgate.core.claims import Rules, check_introspected
 from ticketgate.core.client_auth import ClientAuth, form_request
 from ticketgate.core.clock import Now
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Cause, FetchFailed, Flow, Lane, Reply, behind, fetch, once
-from ticketgate.core.freshness import retry_after
+from ticketgate.core.flow import (
+    Cause,
+    FetchFailed,
+    Flow,
+    Lane,
+    Reply,
+    TooManyWaiting,
+    WaitingFor,
+    behind,
+    fetch,
+    once,
+    within,
+)
+from ticketgate.core.freshness import is_finite, retry_after
 from ticketgate.core.introspection_replies import ACCEPT, Replies
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.strict_json import FrozenDict, without_nulls
 from ticketgate.core.surroundings import Surroundings
-from ticketgate.core.web_address import is_safe
+from ticketgate.core.web_address import is_safe, shown
 from ticketgate.errors import ConfigurationError, InvalidToken, IssuerUnavailable
 
 HINTS = {
@@ -112,12 +124,13 @@ class Introspection:
             raise ConfigurationError(
                 "signed answers are addressed to us: give auth a client_id, or accept_audience"
             )
-        if min(cache_ttl, negative_ttl, cache_size, max_waiting) < 0:
-            raise ConfigurationError(
-                "cache_ttl, negative_ttl, cache_size and max_waiting must not be negative"
-            )
-        if min(max_concurrency, timeout, max_bytes) <= 0:
-            raise ConfigurationError("max_concurrency, timeout and max_bytes must be above 0")
+        _check_seconds(cache_ttl=cache_ttl, negative_ttl=negative_ttl, timeout=timeout)
+        _check_counts(
+            cache_size=cache_size,
+            max_concurrency=max_concurrency,
+            max_waiting=max_waiting,
+            max_bytes=max_bytes,
+        )
         self.endpoint = endpoint
         self.auth = auth
         self.settings = _Settings(
@@ -141,6 +154,29 @@ class Introspection:
         return f"Introspection({self.endpoint!r}, auth={self.auth!r})"
 
 
+MUST_BE_ABOVE_0 = frozenset({"timeout", "max_concurrency", "max_bytes"})
+
+
+def _check_seconds(**named: float) -> None:
+    for name, value in named.items():
+        if not is_finite(value):
+            raise ConfigurationError(f"{name}={value!r} must be a finite number of seconds")
+        _check_minimum(name, value)
+
+
+def _check_counts(**named: int) -> None:
+    for name, value in named.items():
+        if type(value) is not int:
+            raise ConfigurationError(f"{name}={value!r} must be a whole number")
+        _check_minimum(name, value)
+
+
+def _check_minimum(name: str, value: float) -> None:
+    if value < 0 or (value == 0 and name in MUST_BE_ABOVE_0):
+        least = "be above 0" if name in MUST_BE_ABOVE_0 else "not be negative"
+        raise ConfigurationError(f"{name}={value!r} must {least}")
+
+
 class Answer(NamedTuple):
     """What is known of a token: the token if it is good, or the reason why it is not."""
 
@@ -149,6 +185,14 @@ class Answer(NamedTuple):
     asked_at: float
     until: float
     expires_at: float
+
+
+class Question(NamedTuple):
+    """The name of a token, whether it is known to be genuine, and when it was asked about (monotonic seconds)."""
+
+    name: bytes
+    verified: bool
+    asked_at: float
 
 
 class Unavailable(NamedTuple):
@@ -166,7 +210,7 @@ class Inspector:
         endpoint = introspection.endpoint
         if endpoint is not None and not is_safe(endpoint, insecure_http=issuer.insecure_http):
             raise ConfigurationError(
-                f"endpoint {endpoint!r} is no https URL: plain http is for loopback only"
+                f"endpoint {shown(endpoint)} is no https URL: plain http is for loopback only"
             )
         settings = introspection.settings
         self.issuer = issuer
@@ -185,36 +229,60 @@ class Inspector:
         self._replies = Replies(issuer, settings.expect, settings.our_names, introspection.decryption_keys)
 
     def remembered(self, name: bytes, now: Now, within: float = math.inf) -> AccessToken | None:
-        """The token of an active answer that is not older than ``within`` seconds, or None."""
+        """The token of an active answer to a question of the last ``within`` seconds, or None."""
         answer = self._active.get(name)
         if answer is None or now.monotonic >= answer.until or now.wall >= answer.expires_at:
             return None
         return answer.token if now.monotonic - answer.asked_at <= within else None
 
+    def knows(self, name: bytes, now: Now) -> bool:
+        """Whether the issuer vouched for the token before, so that it is not junk."""
+        return self._circuit.is_known(name, now.wall)
+
     def ask(
-        self, raw: bytes, name: bytes, now: Now, around: Surroundings, *, verified: bool = False
+        self,
+        raw: bytes,
+        name: bytes,
+        now: Now,
+        around: Surroundings,
+        *,
+        verified: bool = False,
+        within: float = math.inf,
     ) -> Flow[AccessToken]:
         """The access token that ``raw`` is, by a new answer of the issuer.
 
-        ``verified`` says that the token is known to be genuine.  Raises `InvalidToken` where it is not active or
-        not for us, `IssuerUnavailable` where that cannot be known.
+        ``verified`` says that the token is known to be genuine; a question that others asked more than ``within``
+        seconds ago is not ours.  Raises `InvalidToken` where it is not active or not for us, `IssuerUnavailable` where that cannot be known.
         """
         other = self._others.get(name)
         if other is not None and now.monotonic < other.until:
             raise InvalidToken(other.reason)
-        known = verified or self._circuit.was_active(name, now.wall)
-        answer = yield from once((self, name), partial(self._inquire, raw, name, known, around))
+        answer = yield from self._one_question(raw, name, verified, around)
+        if isinstance(answer, Answer) and answer.asked_at < now.monotonic - within:  # we joined it too late
+            answer = yield from self._one_question(raw, name, verified, around)
         if isinstance(answer, Unavailable):
             raise IssuerUnavailable(f"{self.issuer.identifier} does not say", retry_after=answer.seconds)
         if answer.token is None:
             raise InvalidToken(answer.reason)
         return answer.token
 
+    def _one_question(
+        self, raw: bytes, name: bytes, verified: bool, around: Surroundings
+    ) -> Flow[Answer | Unavailable]:
+        """One for all who ask about this token; waiting is limited where it may be junk."""
+        known = self._circuit.is_known(name, around.clock.wall(), verified=verified)
+        inquire = partial(self._inquire, raw, name, verified, around)
+        try:
+            return (yield from once((self, name), inquire, limited=None if known else WaitingFor.QUESTION))
+        except TooManyWaiting:
+            return Unavailable(1)
+
     def _inquire(
-        self, raw: bytes, name: bytes, known: bool, around: Surroundings
+        self, raw: bytes, name: bytes, verified: bool, around: Surroundings
     ) -> Flow[Answer | Unavailable]:
         """One request to the endpoint, whoever waits for it; never raises for what comes back."""
         started, circuit = around.clock.monotonic(), self._circuit
+        known = circuit.is_known(name, around.clock.wall(), verified=verified)
         if seconds := circuit.seconds_closed(name, known, started):
             return Unavailable(seconds)
         yield from self._resolve_doubts(around)
@@ -229,9 +297,14 @@ class Inspector:
             yield from self._resolve_doubts(around)
             return Unavailable(seconds)
         circuit.answered(name, known)
-        return self._judge(response, phantom, name, around.clock.read())
+        return self._judge(response, phantom, Question(name, verified, started), around.clock.read())
 
     def _exchange(self, raw: bytes, lane: Lane, around: Surroundings) -> Flow[Reply]:
+        """The reply to a question that has its place before anything is done for it, our proof included."""
+        question = partial(self._question, raw, around)
+        return (yield from within(lane, self._settings.timeout, question))
+
+    def _question(self, raw: bytes, around: Surroundings) -> Flow[Reply]:
         auth, settings = self._introspection.auth, self._settings
         proof = yield from auth.prove(self.issuer.identifier, around.clock.wall())
         mutual_tls = proof.certificate is not None
@@ -246,7 +319,6 @@ class Inspector:
             accept=ACCEPT[settings.expect],
             timeout=settings.timeout,
             max_bytes=settings.max_bytes,
-            lane=lane,
         )
         return (yield from fetch(self.issuer.metadata.whereabouts.reach(request)))
 
@@ -280,7 +352,8 @@ class Inspector:
         else:
             self._circuit.is_well()
 
-    def _judge(self, response: FrozenDict, phantom: str | None, name: bytes, now: Now) -> Answer:
+    def _judge(self, response: FrozenDict, phantom: str | None, question: "Question", now: Now) -> Answer:
+        """What an answer makes of the token; its age counts from the question, after which anything may have happened."""
         claims = _claims(response, self.issuer.identifier)
         rules = self._rules(now.wall)
         try:
@@ -289,20 +362,22 @@ class Inspector:
             lenient = self._settings.accept_missing_audience
             check_introspected(claims, rules, self.issuer.identifier, accept_missing_audience=lenient)
         except InvalidToken as error:
-            return self._refuse(error.reason, name, now)
+            return self._refuse(error.reason, question, now)
         token = AccessToken(claims, EMPTY, "opaque", phantom)
-        until, end = now.monotonic + self._settings.cache_ttl, token.expires_at
-        answer = Answer(token, "", now.monotonic, until, math.inf if end is None else end + self._leeway)
-        self._active.put(name, answer)
-        self._circuit.was_called_active(name, answer.expires_at)
+        until, end = question.asked_at + self._settings.cache_ttl, token.expires_at
+        expires_at = math.inf if end is None else end + self._leeway
+        answer = Answer(token, "", question.asked_at, until, expires_at)
+        self._active.put(question.name, answer)
+        self._circuit.was_called_active(question.name, expires_at)
         return answer
 
-    def _refuse(self, reason: str, name: bytes, now: Now) -> Answer:
+    def _refuse(self, reason: str, question: "Question", now: Now) -> Answer:
         """Remember a refusal, and no more what was said of the token before."""
-        answer = Answer(None, reason, now.monotonic, now.monotonic + self._settings.negative_ttl, math.inf)
+        name, until = question.name, now.monotonic + self._settings.negative_ttl
+        answer = Answer(None, reason, question.asked_at, until, math.inf)
         self._others.put(name, answer)
         self._active.drop(name)
-        self._circuit.was_called_inactive(name)
+        self._circuit.was_called_inactive(name, verified=question.verified)
         return answer
 
     def _rules(self, wall: float) -> Rules:
@@ -311,7 +386,10 @@ class Inspector:
     def _failed(self, error: Exception, name: bytes, known: bool, around: Surroundings) -> int:
         """Log whose fault it probably is; the seconds after which the token is worth another question."""
         failure = error if isinstance(error, FetchFailed) else FetchFailed(str(error))
-        status = failure.reply.status if failure.reply else 0
+        asked = (
+            failure.reply is not None and failure.cause is not Cause.CONNECTION
+        )  # or the metadata answered
+        status = failure.reply.status if asked and failure.reply else 0
         issuer, hint = self.issuer.identifier, HINTS.get(status, "")
         message, details = "introspection at %s failed: %s%s", {"issuer": issuer}
         logger.warning(message, issuer, error, hint and f" ({hint})", extra=details)

@@ -5,9 +5,11 @@ RFC 7662 §2.2, RFC 9701 §5 and §8 (signed answers).
 Whatever is not an answer in so many words is the endpoint's fault or ours, and never the client's.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.claims import (
+    END_OF_YEAR_9999,
     Rules,
     check_claims,
     expires_in_the_future,
@@ -16,7 +18,7 @@ from ticketgate.core.claims import (
 )
 from ticketgate.core.flow import FetchFailed, Flow, Reply
 from ticketgate.core.issuer import Issuer
-from ticketgate.core.jwt import UnverifiedJWT, check_header, read, verify_signature
+from ticketgate.core.jwt import UnverifiedJWT, check_header, read
 from ticketgate.core.strict_json import FrozenDict, is_array, is_object, parse_document, without_nulls
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import InvalidToken
@@ -96,16 +98,39 @@ class Replies:
         check_header(jwt.header, types, self._issuer.algorithms)
         if jwt.claims.get("iss") != self._issuer.identifier:
             raise InvalidToken("issuer", expected=self._issuer.identifier, actual=jwt.claims.get("iss"))
-        keys = yield from self._issuer.keys.find(jwt.header, around.clock.read(), around)
-        verify_signature(jwt, keys)
+        _ = yield from self._issuer.keys.verify(jwt, around.clock.read(), around)
         return jwt
 
 
 def _activity(response: FrozenDict) -> FrozenDict:
-    """RFC 7662 §2.2: ``active`` is a JSON boolean, and nothing else is nearly one."""
+    """RFC 7662 §2.2: ``active`` is a JSON boolean, and nothing else is nearly one; the others are of their kinds."""
     if not isinstance(response.get("active"), bool):
         raise ValueError("active is neither true nor false")
+    for name, is_of_its_kind in KINDS.items() if response["active"] else ():
+        if response.get(name) is not None and not is_of_its_kind(response[name]):
+            raise ValueError(f"its {name} is of another kind than RFC 7662 says")
     return response
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: object) -> bool:
+    return (type(value) is int or type(value) is float) and abs(value) <= END_OF_YEAR_9999
+
+
+def _is_audience(value: object) -> bool:
+    return isinstance(value, str) or (is_array(value) and all(isinstance(name, str) for name in value))
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("iss", "sub", "client_id", "token_type"), _is_text),
+    **dict.fromkeys(("exp", "iat", "nbf"), _is_time),
+    "aud": _is_audience,
+    "cnf": is_object,
+}
+"""What decides about a token: of another kind it says nothing of the token, but that the endpoint is at fault."""
 
 
 def _content_type_is(expected: str, reply: Reply) -> None:

@@ -18,7 +18,7 @@ from ticketgate.core.keys import static_jwk_set
 from ticketgate.core.metadata import metadata_urls
 from ticketgate.core.metadata_source import MetadataSource
 from ticketgate.core.probation import Probation
-from ticketgate.core.web_address import split
+from ticketgate.core.web_address import shown, split
 from ticketgate.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _identifier(issuer: str, insecure_http: bool) -> str:
     parts = split(issuer) if isinstance(issuer, str) else None
     if parts is None or parts.query or parts.fragment:
         raise ConfigurationError(
-            f'{issuer!r} is no issuer: write an https URL like Issuer("https://as.example")'
+            f'{shown(issuer)} is no issuer: write an https URL like Issuer("https://as.example")'
         )
     return checked_address("issuer", issuer, insecure_http=insecure_http) or ""
 

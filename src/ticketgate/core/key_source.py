@@ -10,10 +10,12 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import Lock
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ticketgate.core.clock import Now
-from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, alone, behind, once
+from ticketgate.core.flow import FetchFailed, Flow, Reply, TooManyWaiting, WaitingFor, alone, behind, once
 from ticketgate.core.freshness import (
     DUTIES,
     NOTHING,
@@ -39,12 +41,25 @@ if TYPE_CHECKING:
     from ticketgate.core.snapshot import SnapshotFile
 
 ACCEPT_KEYS = "application/jwk-set+json, application/json"
+NO_CACHE = {"Cache-Control": "no-cache"}
+"""Have caches ask the issuer (RFC 9111 §5.2.1.4)."""
 MAX_WITHDRAWN = 20
 NOT_MODIFIED = 304
 
 Suits: TypeAlias = Callable[[KeySet], bool]
 
 logger = logging.getLogger("ticketgate")
+
+
+class Question(NamedTuple):
+    """When the issuer was asked, and the keys that were held then: a 304 is about those (RFC 9110 §15.4.5).
+
+    ``is_certain`` where that moment is known for sure, and not only by somebody else's clock.
+    """
+
+    at: Now
+    held: Held
+    is_certain: bool = True
 
 
 class KeySource:
@@ -71,7 +86,8 @@ class KeySource:
         self._looks = Looks(policy.cooldown)
         self._withdrawn = NOTHING.keys
         self._snapshot = None if static else _snapshot_file(metadata, policy)
-        self._unsaved: tuple[SnapshotFile, Reply, float] | None = None
+        self._unsaved: tuple[SnapshotFile, Reply, Held, float] | None = None
+        self._locks: dict[int, Lock] = {}
 
     @property
     def next_refresh(self) -> float:
@@ -114,7 +130,7 @@ class KeySource:
         """The keys that may be used at ``now``, refreshed as their age demands.  Raises `IssuerUnavailable`."""
         duty = DUTIES[self.held.age(now.monotonic)]
         if duty.refresh != "not" and now.monotonic >= self._backoff.retry_at:
-            yield from self._run_refresh(around, waits=duty.refresh == "awaited")
+            yield from self._run_refresh(now, around, waits=duty.refresh == "awaited")
         held = self.held
         if not DUTIES[held.age(now.monotonic)].serve:
             raise self._unavailable(self._backoff.seconds_left(now.monotonic))
@@ -151,14 +167,14 @@ class KeySource:
         It has none if it was asked since the request began, or withdrew the key itself.  Raises
         `IssuerUnavailable` otherwise: whoever spent the budget must not turn somebody's good token into a 401.
         """
-        if held.is_static or held.fetched_at >= now.monotonic:
+        if held.is_static or held.as_of >= now.monotonic:
             return None
         name = KeySet.wanted(header)
         if not self._looks.is_in_vain(name, now.monotonic):
             newer = yield from self._newer(suits, held, now, around)
             if newer is not None:
                 return newer
-            if self.held.fetched_at >= now.monotonic:
+            if self.held.as_of >= now.monotonic:
                 self._looks.remember(name, now.monotonic)
                 return None
         if suits(self._withdrawn):
@@ -169,7 +185,8 @@ class KeySource:
         """Ask for keys that are not held; twice where the first answer was already under way."""
         for _ in range(2):
             try:
-                yield from once((self, "look"), partial(self._look, around), limited=True)
+                limited = WaitingFor.LOOK if self.probation is None else WaitingFor.FIRST_KEYS
+                yield from once((self, "look"), partial(self._look, around), limited=limited)
             except TooManyWaiting as error:
                 raise self._unavailable(1) from error
             keys = self.held.keys
@@ -179,16 +196,24 @@ class KeySource:
                 break
         return None
 
-    def _run_refresh(self, around: Surroundings, *, waits: bool) -> Flow[None]:
-        """Have the keys refreshed; waiting for the first keys of an issuer on probation is limited."""
+    def _run_refresh(self, now: Now, around: Surroundings, *, waits: bool) -> Flow[None]:
+        """Have the keys refreshed; waiting for them is limited where others are served meanwhile."""
         name, refresh = (self, "refresh"), partial(self._refresh, around)
         if not waits:
-            yield from behind(name, refresh)
+            is_stale = self.held.age(now.monotonic) is Age.STALE
+            if not (yield from behind(name, refresh, patience=self._policy.timeout if is_stale else 0)):
+                self._fail("it took too long", around.clock.monotonic())  # the next ones do not wait too
             return
         try:
-            yield from once(name, refresh, limited=self.probation is not None)
+            yield from once(name, refresh, limited=self._limit(around))
         except TooManyWaiting as error:
             raise self._unavailable(1) from error
+
+    def _limit(self, around: Surroundings) -> WaitingFor | None:
+        """None for the keys of the only issuer: without them nobody can be served."""
+        if self.probation is not None:
+            return WaitingFor.FIRST_KEYS
+        return WaitingFor.KEYS if around.many_issuers else None
 
     def _refresh(self, around: Surroundings) -> Flow[None]:
         """One attempt to renew the keys, because of their age; never raises for the issuer's faults.
@@ -226,36 +251,47 @@ class KeySource:
         if news is None:
             return False
         held = self.held
+        age = now.wall - news.fetched_at
+        asked_at = Now(news.fetched_at, now.monotonic - max(age, 0.0))
         try:
-            self._accept(news.reply, now.monotonic - max(now.wall - news.fetched_at, 0.0), around)
-        except ValueError as error:
-            snapshot.ignore(error)
+            accepted = self._accept(news.reply, Question(asked_at, held, is_certain=age >= 0), around)
+        except Exception as error:
+            snapshot.ignore(_words(error))
             return False
+        if accepted is None:
+            return False
+        snapshot.is_taken_over(news)
         self._metadata.restore(news.metadata, now.monotonic)
-        return self.held is not held
+        return True
 
-    def _accept_and_keep(self, reply: Reply, started: float, around: Surroundings) -> Flow[None]:
-        self._accept(reply, started, around)
-        if self._snapshot is None:
+    def _accept_and_keep(self, reply: Reply, question: Question, around: Surroundings) -> Flow[None]:
+        accepted = self._accept(reply, question, around)
+        if self._snapshot is None or accepted is None:
             return
         if self.probation is None:
-            yield from self._keep(self._snapshot, reply, around.clock.wall())
+            yield from self._keep(self._snapshot, reply, accepted, question.at.wall)
         elif self._unsaved is None or reply.status != NOT_MODIFIED:
-            self._unsaved = self._snapshot, reply, around.clock.wall()
+            self._unsaved = self._snapshot, reply, accepted, question.at.wall
 
-    def _keep(self, snapshot: "SnapshotFile", reply: Reply, wall: float) -> Flow[None]:
-        yield from snapshot.keep(reply, self.held.etag, self._metadata.documents, wall)
+    def _keep(self, snapshot: "SnapshotFile", reply: Reply, accepted: Held, wall: float) -> Flow[None]:
+        """Write down ``reply``, unless the keys that it brought were replaced meanwhile."""
+        if self.held.keys is accepted.keys:
+            yield from snapshot.keep(reply, accepted.etag, self._metadata.documents, wall)
 
     def _renew(self, around: Surroundings) -> Flow[None]:
-        started = around.clock.monotonic()
+        question = Question(around.clock.read(), self.held)
         try:
-            reply = yield from self._fetch_keys(started)
-            yield from self._accept_and_keep(reply, started, around)
-        except (FetchFailed, ValueError) as error:
+            reply = yield from self._fetch_keys(question)
+            yield from self._accept_and_keep(reply, question, around)
+        except Exception as error:
             now = around.clock.monotonic()
             wait = self._asked_to_wait(error, now, around)
-            self._backoff = self._backoff.after_failure(now, _jitter(), str(error), wait)
+            self._fail(_words(error), now, wait)
             self._report("keys of %s could not be refreshed: %s", error, around)
+
+    def _fail(self, error: str, now: float, wait: float = 0) -> None:
+        with self._lock():
+            self._backoff = self._backoff.after_failure(now, _jitter(), error, wait)
 
     def _look(self, around: Surroundings) -> Flow[None]:
         """One attempt because of keys that are not held, as far as the budget goes; the metadata is not asked."""
@@ -269,15 +305,16 @@ class KeySource:
             yield from self._look_alone(around)
 
     def _look_alone(self, around: Surroundings) -> Flow[None]:
-        started = around.clock.monotonic()
+        question = Question(around.clock.read(), self.held)
+        started = question.at.monotonic
         if not self._looks.spend(started):
             return
         if self.probation is not None and not self.probation.may_fetch(started):
             return
         try:
-            reply = yield from self._get_keys(self._metadata.known_jwks_uri)
-            yield from self._accept_and_keep(reply, started, around)
-        except (FetchFailed, ValueError) as error:
+            reply = yield from self._get_keys(self._metadata.known_jwks_uri, question, NO_CACHE)
+            yield from self._accept_and_keep(reply, question, around)
+        except Exception as error:
             _ = self._asked_to_wait(error, started, around)
             self._report("keys of %s could not be looked at again: %s", error, around)
 
@@ -288,35 +325,59 @@ class KeySource:
         self._looks.close(now + seconds)
         return seconds
 
-    def _fetch_keys(self, now: float) -> Flow[Reply]:
+    def _fetch_keys(self, question: Question) -> Flow[Reply]:
         address = self._metadata.whereabouts.jwks_uri
         if address is None:
-            address = yield from self._metadata.address("jwks_uri", now, anew=self._backoff.failures > 0)
-        return (yield from self._get_keys(address))
+            anew = self._backoff.failures > 0
+            address = yield from self._metadata.address("jwks_uri", question.at.monotonic, anew=anew)
+        return (yield from self._get_keys(address, question))
 
-    def _get_keys(self, url: str) -> Flow[Reply]:
-        etag, where = self.held.etag, self._metadata.whereabouts
+    def _get_keys(
+        self, url: str, question: Question, more: Mapping[str, str] = MappingProxyType({})
+    ) -> Flow[Reply]:
+        etag, where = question.held.etag, self._metadata.whereabouts
+        headers = {"Accept": ACCEPT_KEYS, **more}
         if not etag:
-            return (yield from get(url, {"Accept": ACCEPT_KEYS}, where, self._policy))
-        headers = {"Accept": ACCEPT_KEYS, "If-None-Match": etag}
+            return (yield from get(url, headers, where, self._policy))
+        headers["If-None-Match"] = etag
         return (yield from get(url, headers, where, self._policy, accepted=(200, NOT_MODIFIED)))
 
-    def _accept(self, reply: Reply, started: float, around: Surroundings) -> None:
+    def _accept(self, reply: Reply, question: Question, around: Surroundings) -> Held | None:
+        """What is held from now on; None where a later question was answered first, which says more.
+
+        Answers to several questions may arrive at once, and parsing takes time: it happens before the lock.
+        """
+        parsed = None if reply.status == NOT_MODIFIED else self._parse(reply)
+        with self._lock():
+            old = self.held
+            if question.at.monotonic < old.fetched_at or (
+                parsed is None and old.keys is not question.held.keys
+            ):
+                return None
+            held = self._replace(old, parsed, reply.headers, question)
+        self._announce(held.keys, old.keys, around)
+        return held
+
+    def _replace(
+        self, old: Held, parsed: KeySet | None, headers: Mapping[str, str], question: Question
+    ) -> Held:
         """Replace the whole key set by one assignment; keys that did not change stay the same object."""
-        held = self.held
-        if started < held.fetched_at:
-            return
-        keys, headers = held.keys, reply.headers
-        if reply.status == NOT_MODIFIED:
-            headers = {"etag": held.etag, **headers}
-        elif not (parsed := self._parse(reply)).same_as(held.keys):
-            keys = parsed
-        self.held = hold(keys, headers, self._policy, started, _jitter())
-        if keys is not held.keys:
-            self._withdrawn = KeySet(keys.missing((*held.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
+        if parsed is None:
+            headers = {"etag": question.held.etag, **headers}
+        keys = old.keys if parsed is None or parsed.same_as(old.keys) else parsed
+        held = hold(keys, headers, self._policy, question.at.monotonic, _jitter())
+        if not question.is_certain:
+            held = replace(held, as_of=-math.inf)
+        self.held = held
+        if keys is not old.keys:
+            self._withdrawn = KeySet(keys.missing((*old.keys.keys, *self._withdrawn.keys))[:MAX_WITHDRAWN])
         self._backoff = Backoff()
         self._looks.forget()
-        self._announce(keys, held.keys, around)
+        return held
+
+    def _lock(self) -> Lock:
+        """Held while an answer is accepted; one that was held during a fork stays with the parent."""
+        return self._locks.setdefault(os.getpid(), Lock())
 
     def _parse(self, reply: Reply) -> KeySet:
         return parse_jwk_set(reply.body, self._algorithms, self._policy.max_keys)
@@ -334,8 +395,8 @@ class KeySource:
         around.tell(KeysRefreshed(self._issuer, tuple(added), tuple(removed)))
 
     def _report(self, message: str, error: Exception, around: Surroundings) -> None:
-        logger.warning(message, self._issuer, error, extra={"issuer": self._issuer})
-        around.tell(KeyFetchFailed(self._issuer, str(error)))
+        logger.warning(message, self._issuer, _words(error), extra={"issuer": self._issuer})
+        around.tell(KeyFetchFailed(self._issuer, _words(error)))
 
     def _unavailable(self, seconds: float) -> IssuerUnavailable:
         message = f"keys of {self._issuer} are unavailable"
@@ -358,6 +419,13 @@ def _signed(jwt: UnverifiedJWT, keys: KeySet) -> bool:
 
 def _has_key_for(header: Mapping[str, Any], keys: KeySet) -> bool:
     return bool(keys.candidates(header))
+
+
+def _words(error: Exception) -> str:
+    """What an operator reads of ``error``; the text of one that nobody foresaw may quote anything, so it stays out."""
+    if isinstance(error, (FetchFailed, ValueError)):
+        return str(error)
+    return f"unexpected {type(error).__qualname__}"
 
 
 def _jitter() -> float:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ticketgate.core.flow import FetchFailed, Flow, HttpRequest, Reply, fetch
+from ticketgate.core.flow import Cause, FetchFailed, Flow, HttpRequest, Reply, fetch
 from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.http_options import Whereabouts
 from ticketgate.core.metadata import parse_metadata
@@ -60,14 +60,15 @@ class MetadataSource:
             self._documents, self._until = {}, now + self._policy.max_ttl
         troubles: list[str] = []
         last: Reply | None = None
+        cause = Cause.EXCHANGE
         for url in self.whereabouts.metadata_urls:
             try:
                 document = self._documents.get(url) or (yield from self._read(url))
                 return self._address_in(document, name)
             except (FetchFailed, ValueError) as error:
                 troubles.append(f"{url}: {error}")
-                last = error.reply if isinstance(error, FetchFailed) else None
-        raise FetchFailed(f"no {name}: " + "; ".join(troubles), last)
+                last, cause = _how(error)
+        raise FetchFailed(f"no {name}: " + "; ".join(troubles), last, cause)
 
     def endpoint(self, name: str, now: float, *, mutual_tls: bool) -> Flow[str]:
         """Where ``name`` is asked: with a client certificate at an address of its own, where there is one.
@@ -104,6 +105,11 @@ class MetadataSource:
         if objection:
             raise FetchFailed(f"its {name} {ascii(found)[:200]} is not used: {objection}{_remedy(name)}")
         return str(found)
+
+
+def _how(error: FetchFailed | ValueError) -> tuple[Reply | None, Cause]:
+    """The answer that came, if one did, and why it is not used."""
+    return (error.reply, error.cause) if isinstance(error, FetchFailed) else (None, Cause.EXCHANGE)
 
 
 def _remedy(name: str) -> str:

@@ -7,6 +7,7 @@ spent is given back once a token was verified: nobody who has real tokens uses t
 
 from threading import Lock
 
+from ticketgate.core.fork import renew_in_children
 from ticketgate.core.freshness import Budget
 
 QUICK, PER_SECOND = 100, 10
@@ -17,6 +18,11 @@ class SharedBudget:
 
     def __init__(self) -> None:
         self._budget = Budget(1 / PER_SECOND, QUICK)
+        self._lock = Lock()
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child; the budget is replaced by one assignment, so it is whole."""
         self._lock = Lock()
 
     def spend(self, now: float) -> bool:

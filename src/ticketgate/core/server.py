@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ticketgate.core.access_token import AccessToken
 from ticketgate.core.binding import check_binding
+from ticketgate.core.bounded_cache import BoundedCache
 from ticketgate.core.challenge import Answer, check_realm, render
 from ticketgate.core.claims import Rules, check_claims
 from ticketgate.core.clock import Clock, Now
 from ticketgate.core.credentials import MAX_TOKEN_BYTES, Credentials, check_characters, parse_credentials
 from ticketgate.core.decryption import decryption_keys_of
-from ticketgate.core.flow import Flow, call
+from ticketgate.core.flow import Flow
 from ticketgate.core.health import IssuerHealth
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.jwt import UnverifiedJWT, check_header, looks_like_a_jwt, read
@@ -36,6 +37,7 @@ from ticketgate.events import CacheHit, Event, Refused
 
 if TYPE_CHECKING:
     from ticketgate.core.introspection import Inspector
+    from ticketgate.core.opaque_issuer import OpaqueIssuer
     from ticketgate.core.tenants import IssuerTemplate, Tenants
 
 MAX_LEEWAY = 300
@@ -89,12 +91,13 @@ class ResourceServer:
         self.realm = check_realm(self.audiences[0] if realm is None else realm)
         self.leeway = _leeway(leeway)
         self.max_token_bytes = _token_bytes(max_token_bytes)
-        self._around = Surroundings(clock, on_event)
+        self._around = Surroundings(clock, on_event, many_issuers=len(named) > 1 or self.tenants is not None)
         self._accepted_audiences = frozenset(self.audiences)
         self._verified = TokenCache(_cache_size(token_cache))
         self._inspectors = _inspectors(named, self.audiences, self.leeway)
-        self._opaque_issuer = opaque_issuer
+        self._opaque_issuer = _opaque_issuer(opaque_issuer, self._inspectors)
         self._decryption_keys = decryption_keys_of(decryption_keys)
+        self._signed_names: BoundedCache[bytes, bytes] = BoundedCache(token_cache)
         self._always = {one.issuer.identifier: one for one in self._inspectors if one.always}
         self._remembers = token_cache > 0 or bool(self._inspectors)
 
@@ -142,7 +145,7 @@ class ResourceServer:
     def confirm(self, request: ResourceRequest, token: AccessToken, within: float) -> Flow[None]:
         """Have the issuer say that ``token``, which came with ``request``, is still active (RFC 7662 §2.2).
 
-        An answer that is at most ``within`` seconds old will do.  Raises as `authenticate` does.
+        The answer to a question of the last ``within`` seconds will do.  Raises as `authenticate` does.
         """
         try:
             inspector = next((one for one in self._inspectors if one.issuer.identifier == token.issuer), None)
@@ -230,7 +233,10 @@ class ResourceServer:
         """
         refusal: InvalidToken | None = None
         silence: IssuerUnavailable | None = None
-        for inspector in (yield from self._whom_to_ask(raw)):
+        inspectors = self._inspectors
+        if self._opaque_issuer is not None:
+            inspectors = yield from self._opaque_issuer.inspectors(raw, name, now)
+        for inspector in inspectors:
             try:
                 return (yield from inspector.ask(raw, name, now, self._around))
             except InvalidToken as error:
@@ -239,28 +245,27 @@ class ResourceServer:
                 silence = error
         raise silence or refusal or InvalidToken("malformed", expected="a JWT")
 
-    def _whom_to_ask(self, raw: bytes) -> Flow["tuple[Inspector, ...]"]:
-        """Every issuer with introspection, in order; or the one that ``opaque_issuer`` names."""
-        if self._opaque_issuer is None:
-            return self._inspectors
-        issuer = yield from call(self._opaque_issuer, raw.decode("ascii"))
-        if issuer is None:
-            raise InvalidToken("issuer", expected="one that opaque_issuer knows")
-        chosen = tuple(inspector for inspector in self._inspectors if inspector.issuer is issuer)
-        if not chosen:
-            raise ConfigurationError("opaque_issuer must return one of our issuers that has introspection")
-        return chosen
-
     def _confirmed(
         self, inspector: "Inspector", token: AccessToken, raw: bytes, now: Now, within: float = math.inf
     ) -> Flow[None]:
-        """Have the issuer say that ``token`` is active, by an answer that is at most ``within`` seconds old.
+        """Have the issuer say that ``token`` is active, by the answer to a question of the last ``within`` seconds.
 
         What it says of a JWT is remembered under a name of its own: a JWT is always judged by its signature too.
         """
-        name = sha256(raw).digest() + (b"" if token.kind == "opaque" else b" confirmed")
+        name = sha256(raw).digest() if token.kind == "opaque" else self._signed_name(raw)
         if inspector.remembered(name, now, within) is None:
-            _ = yield from inspector.ask(raw, name, now, self._around, verified=True)
+            _ = yield from inspector.ask(raw, name, now, self._around, verified=True, within=within)
+
+    def _signed_name(self, raw: bytes) -> bytes:
+        """The name of what the issuer signed in a JWT, which is the same however often that is encrypted anew."""
+        if self._decryption_keys is None or raw.count(b".") != 4:
+            return _named_by_what_is_signed(raw)
+        outer = sha256(raw).digest()
+        name = self._signed_names.get(outer)
+        if name is None:
+            name = _named_by_what_is_signed(self._opened(raw))
+            self._signed_names.put(outer, name)
+        return name
 
     def _issuer_named(self, iss: Any) -> Issuer | None:
         """RFC 9068 §4: the issuer whose identifier is exactly ``iss``; nobody else is ever asked."""
@@ -281,6 +286,11 @@ class ResourceServer:
             return
         if self.tenants.verified(issuer, now.monotonic):
             yield from issuer.keys.end_probation()
+
+
+def _named_by_what_is_signed(jwt: bytes) -> bytes:
+    """Without the signature (RFC 7515 §5.1): anybody can turn an ECDSA signature into another good one."""
+    return sha256(jwt.rpartition(b".")[0]).digest() + b" confirmed"
 
 
 def _log_refusal(error: OAuthError) -> None:
@@ -337,6 +347,17 @@ def _tenants(
     if loopback:
         logger.warning("accept_loopback_issuers: issuer_for is given plain http URLs on loopback too")
     return Tenants(templates, issuer_for, limit, loopback=loopback)
+
+
+def _opaque_issuer(
+    function: Callable[[str], Any] | None, inspectors: "tuple[Inspector, ...]"
+) -> "OpaqueIssuer | None":
+    """Who says which issuer is asked; loaded for those who have several."""
+    if function is None:
+        return None
+    from ticketgate.core.opaque_issuer import OpaqueIssuer
+
+    return OpaqueIssuer(function, inspectors)
 
 
 def _inspectors(

@@ -28,7 +28,7 @@ logger = logging.getLogger("ticketgate")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What an issuer answered when it was asked last: ``fetched_at`` is in seconds since the epoch."""
+    """What an issuer answered when it was asked last: at ``fetched_at``, in seconds since the epoch."""
 
     fetched_at: float
     headers: Mapping[str, str]
@@ -105,20 +105,26 @@ class SnapshotFile:
                 return None
             self._check_age(snapshot, now)
         except ValueError as error:
-            self.ignore(error)
+            self.ignore(str(error))
             return None
-        self._seen_at, self._jwks = snapshot.fetched_at, snapshot.jwks
         return snapshot
 
+    def is_taken_over(self, snapshot: Snapshot) -> None:
+        """These are the keys that are held now: they are no news any more."""
+        self._seen_at, self._jwks = snapshot.fetched_at, snapshot.jwks
+
     def keep(self, reply: Reply, etag: str, metadata: Mapping[str, FrozenDict], wall: float) -> Flow[None]:
-        """Write down ``reply``, which was accepted just now; without keys of its own it renews those that are known."""
+        """Write down the ``reply`` to what was asked at ``wall``, in seconds since the epoch, and accepted just now.
+
+        Without keys of its own it renews those that are known.
+        """
         if reply.status == 200:
             self._jwks = reply.body.decode("utf-8")
         self._seen_at = wall
         snapshot = Snapshot(wall, {**reply.headers, "etag": etag}, self._jwks, metadata)
         yield from save(self.path, snapshot.encode(self._whereabouts))
 
-    def ignore(self, why: ValueError) -> None:
+    def ignore(self, why: str) -> None:
         """Say that what stands in the file is not used."""
         logger.warning("snapshot %s of %s is not used: %s", self.path, self._whereabouts.issuer, why)
 

@@ -13,10 +13,11 @@ logger = logging.getLogger("ticketgate")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The clock of a resource server, and its listener."""
+    """The clock of a resource server, its listener, and whether it accepts tokens of several issuers."""
 
     clock: Clock = field(default_factory=Clock)
     on_event: Callable[[Event], Any] | None = None
+    many_issuers: bool = False
 
     def tell(self, event: Event) -> None:
         """Give ``event`` to the listener; whatever goes wrong there is logged, and changes nothing."""

@@ -9,8 +9,8 @@ a signature was verified, and each of these keeps its hands off the others:
     probation    tenants that were found, at most as many again; they push each other out
     refused      names that are not ours, for ten seconds; they push each other out, and hold nothing else
 
-What an unverified token causes for a verified tenant comes out of nothing that others can spend: one question a
-minute, and the looks that its own `KeyPolicy` allows.  Everybody else's questions and fetches come out of one
+What an unverified token causes for a verified tenant comes out of nothing that others can spend: one question in
+45 seconds, and the looks that its own `KeyPolicy` allows.  Everybody else's questions and fetches come out of one
 `SharedBudget` each.  Where that is spent, a name that we do not know yet is a 503.
 """
 
@@ -21,10 +21,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ticketgate.core.bounded_cache import BoundedCache
-from ticketgate.core.flow import FetchFailed, Flow, call, once
+from ticketgate.core.flow import FetchFailed, Flow, WaitingFor, behind, call, once
 from ticketgate.core.issuer import Issuer
 from ticketgate.core.probation import Probation, SharedBudget
-from ticketgate.core.web_address import is_identifier
+from ticketgate.core.web_address import is_identifier, shown
 from ticketgate.errors import ConfigurationError, IssuerUnavailable
 
 PLACE = "{tenant}"
@@ -32,6 +32,7 @@ TENANT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~-]{1,200}")
 MAX_IDENTIFIER = 2_000
 MAX_REFUSED = 1_000
 ASK_AGAIN, ASK_AGAIN_AFTER_NO, ASK_AGAIN_AFTER_FAILURE = 60.0, 10.0, 1.0
+ASK_AHEAD = 15.0  # enough for a question that waits behind a hundred others
 
 Ask: TypeAlias = Callable[[Callable[[str], Any], str], Flow[Any]]
 """Calls a function of the user with what a token says."""
@@ -46,7 +47,7 @@ class IssuerTemplate:
         before, place, after = template.partition(PLACE) if isinstance(template, str) else ("", "", "")
         if not place or PLACE in after or before.count("/") < 3:
             raise ConfigurationError(
-                f'{template!r} is no template: write {PLACE} once, in the path, like "https://as.example/{PLACE}/v2.0"'
+                f'{shown(template)} is no template: write {PLACE} once, in the path, like "https://as.example/{PLACE}/v2.0"'
             )
         if isinstance(tenants, str) or not (callable(tenants) or isinstance(tenants, Collection)):
             raise ConfigurationError(
@@ -128,24 +129,32 @@ class Tenants:
     def named(self, iss: str, now: float) -> Flow[Issuer | None]:
         """The issuer whose identifier is exactly ``iss``, if it is trusted.
 
-        What was found is held; after a minute it is asked again whether it is still trusted, and a new answer
-        replaces the held one where its settings are others.  Raises `IssuerUnavailable` where that cannot be asked.
+        What was found is held; after a minute it is asked again whether it is still trusted (a little earlier, and
+        in the background, for one that verified a token), and a new answer replaces the held one where its settings
+        are others.  Raises `IssuerUnavailable` where that cannot be asked.
         """
         verified = self._verified.peek(
             iss
         )  # looking is not using: an unverified token says nothing of a tenant
         tenant = verified or self._probation.peek(iss)
         if tenant is not None and now < tenant.until:
+            if verified is not None and now >= verified.until - ASK_AHEAD:
+                yield from self._ask_ahead(iss, verified, now)
             return tenant.issuer
         if verified is not None and now < verified.failed_until:
             raise _unavailable("that failed a moment ago")
         if (self._refused.peek(iss) or -math.inf) > now or not self._could_be(iss):
             return None
-        limited = verified is None and self._asks_about(iss)
+        limited = WaitingFor.NAME if verified is None and self._asks_about(iss) else None
         try:
             return (yield from once((self, iss), partial(self._find, iss, now), limited=limited))
         except FetchFailed as error:
             raise _unavailable(str(error)) from error
+
+    def _ask_ahead(self, iss: str, verified: Tenant, now: float) -> Flow[None]:
+        """So that a tenant that is in use never waits behind the questions that strangers cause."""
+        if now >= verified.failed_until and self._asks_about(iss):
+            yield from behind((self, iss), partial(self._find, iss, now))
 
     def verified(self, issuer: Issuer, now: float) -> bool:
         """Note that a token of ``issuer`` was verified; whether it was the first."""
@@ -231,7 +240,9 @@ class Tenants:
 
 def _checked(found: Any, iss: str) -> Issuer:
     if not isinstance(found, Issuer) or found.identifier != iss:
-        raise ConfigurationError(f"issuer_for must return an Issuer with the very name, or None: {found!r}")
+        raise ConfigurationError(
+            f"issuer_for must return an Issuer with the very name, or None: {shown(found)}"
+        )
     if found.introspection is not None:
         raise ConfigurationError("introspection needs an issuer that ResourceServer is given by name")
     return found
@@ -243,5 +254,5 @@ def _unavailable(why: str) -> IssuerUnavailable:
 
 def _template(given: Any) -> IssuerTemplate:
     if not isinstance(given, IssuerTemplate):
-        raise ConfigurationError(f'{given!r} is no issuer: write Issuer("https://as.example")')
+        raise ConfigurationError(f'{shown(given)} is no issuer: write Issuer("https://as.example")')
     return given

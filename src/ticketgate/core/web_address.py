@@ -8,6 +8,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
+SCHEME = re.compile(r"b?['\"][A-Za-z][A-Za-z0-9+.-]*://")
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -35,6 +36,7 @@ def split(url: object) -> SplitResult | None:
 
     Browsers (WHATWG URL) read ``http://a\\@b`` as host a, Python as host b; where the two could differ, it is refused:
     backslashes, control characters, empty ports, queries and fragments, and hosts with other characters than names have.
+    So are ports with leading zeros, which are not what they look like where URLs are compared as strings.
     """
     if not isinstance(url, str):
         return None
@@ -42,10 +44,16 @@ def split(url: object) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.port != 0 and not parts.netloc.endswith(":")
+        usable = (
+            parts.scheme in {"http", "https"} and parts.port != 0 and _is_canonical(parts.netloc, parts.port)
+        )
     except ValueError:
         return None
     return parts if usable and "?#" not in url and _is_host(parts.hostname or "", parts.netloc) else None
+
+
+def _is_canonical(netloc: str, port: int | None) -> bool:
+    return not netloc.endswith(":") if port is None else netloc.endswith(f":{port}")
 
 
 def _is_host(host: str, netloc: str) -> bool:
@@ -56,6 +64,13 @@ def _is_host(host: str, netloc: str) -> bool:
         return ipaddress.ip_address(host).version == 6 and "%" not in host  # a zone may hold any character
     except ValueError:
         return False
+
+
+def shown(url: object) -> str:
+    """The repr of ``url`` for a message: whatever stands before an ``@`` may be a password, and is not shown."""
+    before, found, after = repr(url).rpartition("@")
+    scheme = SCHEME.match(before)
+    return f"{scheme[0] if scheme else before[:1]}...@{after}" if found else after
 
 
 def origin(url: str) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from hashlib import sha1, sha256
 from typing import Any, NamedTuple, TypeAlias
 
-from cryptography.exceptions import UnsupportedAlgorithm
-
 from ticketgate.core.strict_json import is_array
 
 MAX_THUMBPRINT = 100
@@ -44,7 +42,7 @@ def first_certificate(x5c: Any) -> NamedKey | None:
     try:
         der = base64.b64decode(x5c[0])
         public_key = load_der_x509_certificate(der).public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except Exception:  # what cryptography raises for odd certificates is not all a ValueError
         return None
     names = {"x5t": sha1(der, usedforsecurity=False).digest(), "x5t#S256": sha256(der).digest()}
     return NamedKey(public_key, frozenset((name, _text(digest)) for name, digest in names.items()))

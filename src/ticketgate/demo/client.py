@@ -1,6 +1,7 @@
 """Fetches tokens from a running demo issuer, the way any client would.
 
 RFC 6749 §4.1 (authorization code) and §4.4 (client credentials), with the demo's own parameters for roles, groups and the like.
+The issuer is on this machine, so nothing is sent to a proxy that the environment names.
 """
 
 import secrets
@@ -54,7 +55,9 @@ def fetch_token(issuer: str, wanted: TokenRequest) -> str:
 def fetch_assertion(issuer: str) -> str:
     """An assertion by a partner that the demo issuer at ``issuer`` trusts (RFC 7523 §2.1).  Raises `NoToken`."""
     try:
-        return httpx.post(f"{issuer.rstrip('/')}/assertion", timeout=10).raise_for_status().text
+        return (
+            httpx.post(f"{issuer.rstrip('/')}/assertion", timeout=10, trust_env=False).raise_for_status().text
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoToken(f"No demo issuer answers at {issuer}: start one with `ticketgate demo`.") from error
 
@@ -78,7 +81,7 @@ def sign_in(issuer: str, redirect_uri: str, name: str, password: str, scope: str
         "code_challenge_method": "S256",
     }
     answered = {"username": name, "password": password, "decision": "allow"}
-    response = httpx.post(f"{issuer}/authorize", data=asked | answered, timeout=10)
+    response = httpx.post(f"{issuer}/authorize", data=asked | answered, timeout=10, trust_env=False)
     told = httpx.URL(response.headers.get("Location", "")).params
     if "code" not in told or told.get("iss") != issuer:
         raise NoToken(f"The issuer at {issuer} lets nobody sign in.")
@@ -94,7 +97,9 @@ def sign_in(issuer: str, redirect_uri: str, name: str, password: str, scope: str
 
 def _obtain(issuer: str, form: dict[str, str], auth: tuple[str, str] | None) -> str:
     try:
-        response = httpx.post(f"{issuer.rstrip('/')}/token", data=form, auth=auth, timeout=10)
+        response = httpx.post(
+            f"{issuer.rstrip('/')}/token", data=form, auth=auth, timeout=10, trust_env=False
+        )
         answer: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NoToken(f"No issuer answers at {issuer}: start one with `ticketgate demo`.") from error

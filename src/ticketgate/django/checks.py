@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from django import VERSION
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -14,6 +15,7 @@ from ticketgate.errors import ConfigurationError
 
 MIDDLEWARE = "ticketgate.django.AccessTokenMiddleware"
 AUTHENTICATION = "ticketgate.rest_framework.AccessTokenAuthentication"
+FETCHES = "django.middleware.cache.FetchFromCacheMiddleware"
 CORS = "corsheaders.middleware.CorsMiddleware"
 SETS_USER = tuple(
     f"django.contrib.auth.middleware.{name}Middleware" for name in ("Authentication", "RemoteUser")
@@ -23,7 +25,7 @@ ANYBODY = "rest_framework.permissions.AllowAny"
 
 @register("security")
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """`ticketgate.E001` for settings that cannot work, `ticketgate.W001` to `W005` for what is not safe."""
+    """`ticketgate.E001`, `E002` for settings that cannot work or let anybody in, `ticketgate.W001` to `W005` for what is not safe."""
     try:
         current = read_settings()
     except ConfigurationError as error:
@@ -31,7 +33,21 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     middleware = installed(settings.MIDDLEWARE)
     gate = position_of_gate(middleware)
     found = _order(current, middleware, gate) if gate is not None else _without_middleware()
-    return [*found, *_order_of_authentication()]
+    return [*found, *_cache_before(middleware[:gate]), *_caches_of(VERSION[:3]), *_order_of_authentication()]
+
+
+def _cache_before(middleware: list[Any]) -> Iterator[CheckMessage]:
+    if any(is_a(one, FETCHES) for one in middleware):
+        message = "FetchFromCacheMiddleware answers before any token is looked at, also for expired ones."
+        hint = f'Put "{MIDDLEWARE}" before FetchFromCacheMiddleware.'
+        yield Error(message, hint=hint, id="ticketgate.E002")
+
+
+def _caches_of(version: tuple[int, ...]) -> Iterator[CheckMessage]:
+    if version < (5, 2, 15) or (6, 0) <= version < (6, 0, 6):
+        message = "cache_page of this Django may give the response for one token to another."
+        hint = "Install Django 5.2.15, 6.0.6 or later."
+        yield Warning(message, hint=hint, id="ticketgate.W006")
 
 
 def _order(current: Settings, middleware: list[Any], gate: int) -> Iterator[CheckMessage]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
@@ -28,6 +29,17 @@ def access_token(request: Any) -> AccessToken | None:
     ``request`` is Django's, or the one that REST framework makes of it.
     """
     return cast("AccessToken | None", request.META.get(TOKEN))
+
+
+class NotAView(PermissionDenied):
+    """A refusal by a guard around something that is not a view; ``answer`` is the response that it stands for.
+
+    Where nothing of ours answers it, Django's own 403 does.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("requires() refused the request")
+        self.answer = answer
 
 
 class AccessTokenMiddleware:
@@ -87,6 +99,8 @@ class AccessTokenMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """The response to one of our errors that a view raised; None for any other exception."""
+        if isinstance(exception, NotAView):
+            return respond(request, exception.answer)
         if isinstance(exception, OAuthError | CannotDecide):
             return respond(request, self.settings.gate.answer(exception))
         return None

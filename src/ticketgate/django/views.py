@@ -5,43 +5,49 @@ from functools import partial, wraps
 from inspect import isawaitable, isclass, isfunction
 from typing import Any, TypeVar, cast
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.views import View
 
 from ticketgate.core.challenge import Answer
 from ticketgate.core.flow import Flow
 from ticketgate.core.gate import Gate, without_a_gate
 from ticketgate.core.requirement import Requirement, all_of, declare
-from ticketgate.django.middleware import GATE, access_token, facts, respond, vary
+from ticketgate.django.middleware import GATE, NotAView, access_token, facts, respond, vary
 from ticketgate.django.users import is_async
 from ticketgate.drivers import aio, blocking
 from ticketgate.errors import ConfigurationError
 
 DISPATCHING = frozenset({"dispatch", "options", "http_method_not_allowed"})
 
-View = TypeVar("View", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def requires(*requirements: Requirement, fresh_within: float | None = None) -> Callable[[View], View]:
+def requires(
+    *requirements: Requirement, fresh_within: float | None = None
+) -> Callable[[Decorated], Decorated]:
     """Guard a view, sync or async: all of ``requirements`` must be met.
 
     For functions, for methods of class views, and for whole ones by ``method_decorator(requires(...), "dispatch")``.
     Without arguments any valid token will do.  ``fresh_within`` has the issuer confirm the token anew where its
     last answer is older than that many seconds.  Without the middleware the answer is 503.  Raises
     `ConfigurationError` for a class.
+
+    What is not a view (a permission's ``has_permission``, ``setup``, ``test_func``) raises `NotAView` where a view
+    would answer: its caller takes a response for consent, or drops it.
     """
     needed = all_of(requirements)
 
-    def decorate(view: View) -> View:
+    def decorate(view: Decorated) -> Decorated:
         if isclass(view):
             raise ConfigurationError(
                 f'requires() guards functions: put @method_decorator(requires(...), name="dispatch") '
                 f"above {view.__name__}"
             )
-        if isfunction(view) and view.__name__ in DISPATCHING:
+        if isfunction(view) and view.__name__ in DISPATCHING and not is_async(view):
             guard = _dispatch_guard
         else:
             guard = _async_guard if _is_async(view) else _guard
-        return cast(View, declare(guard(view, needed, fresh_within), needed))
+        return cast(Decorated, declare(guard(view, needed, fresh_within), needed))
 
     return decorate
 
@@ -51,7 +57,7 @@ def _guard(view: Callable[..., Any], needed: Requirement, fresh_within: float | 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         request = _request(args, kwargs)
         refusal = refusal_of(request, needed, fresh_within)
-        return vary(view(*args, **kwargs)) if refusal is None else respond(request, refusal)
+        return vary(view(*args, **kwargs)) if refusal is None else _refuse(view, args, request, refusal)
 
     return guarded
 
@@ -64,7 +70,7 @@ def _async_guard(
         request = _request(args, kwargs)
         refusal = await aio.default_driver().run(_verdict(request, needed, fresh_within))
         if refusal is not None:
-            return respond(request, refusal)
+            return _refuse(view, args, request, refusal)
         response = view(*args, **kwargs)
         return vary(await response if isawaitable(response) else response)
 
@@ -84,6 +90,27 @@ def _dispatch_guard(
         return chosen(*args, **kwargs)
 
     return guarded
+
+
+def _refuse(view: Any, args: tuple[Any, ...], request: HttpRequest | None, answer: Answer) -> HttpResponse:
+    """The response of a view; raises `NotAView` for anything else, which would let the request through."""
+    if request is None or not _is_view(view, args):
+        raise NotAView(answer)
+    return respond(request, answer)
+
+
+def _is_view(view: Any, args: tuple[Any, ...]) -> bool:
+    """Whether what this returns goes to the client: of functions of a request, and the methods that handle one."""
+    while isinstance(view, partial):
+        view = cast(Any, view).func
+    owner = getattr(view, "__self__", None)
+    if owner is None and args and not hasattr(args[0], "META"):
+        owner = args[0]
+    if owner is None:
+        return True
+    actions: dict[str, str] = getattr(owner, "action_map", None) or {}  # of REST framework's view sets
+    handlers = DISPATCHING.union(getattr(owner, "http_method_names", ()), actions.values())
+    return isinstance(owner, View) and getattr(view, "__name__", "") in handlers
 
 
 def _is_async(view: Any) -> bool:

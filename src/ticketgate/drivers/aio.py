@@ -7,9 +7,11 @@ runs as one task, in nobody's context, so that no request's end can cancel it; e
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import asynccontextmanager, nullcontext
-from contextvars import Context
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar, cast
@@ -31,16 +33,18 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
+    Within,
 )
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
+    built,
     client_arguments,
     connection_for,
     failed,
-    stream_arguments,
     tls_context,
     too_many,
     too_slow,
@@ -49,20 +53,24 @@ from ticketgate.drivers.shared import Deadline, checked_max_waiting, report, too
 from ticketgate.errors import ConfigurationError
 
 T = TypeVar("T")
+THREADS = 32  # for functions of the user that no lane bounds
+MAX_UNFINISHED = 10_000
+CHUNKS_PER_TURN = 32
 
 
 class Driver:
     """Performs what flows ask for, on the running event loop.
 
     ``client`` may be an `httpx.AsyncClient`, or one with its interface, that stays the caller's to close;
-    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for a key
-    or a tenant that we have not seen yet; the next one is answered 503.
+    without it every exchange has a client of its own.  On each loop at most ``max_waiting`` requests wait for each
+    kind of thing that we have not seen yet (see docs/keys.md); the next one is answered 503.
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None, *, max_waiting: int = 1_000) -> None:
         self._client = client
         self._runs_on_asyncio = False
         self._max_waiting = checked_max_waiting(max_waiting)
+        self._unfinished: set[int] = set()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         if client is None:
             _ = tls_context()
@@ -79,11 +87,11 @@ class Driver:
             return result
         return await self._go_on(flow, effect)
 
-    async def _go_on(self, flow: Flow[T], effect: Effect) -> T:
+    async def _go_on(self, flow: Flow[T], effect: Effect, place: "Place | None" = None) -> T:
         _require_asyncio()  # a driver that many share may meet several event loops
         while True:
             try:
-                step = partial(flow.send, await self._perform(effect))
+                step = partial(flow.send, await self._perform(effect, place))
             except Exception as error:
                 step = partial(flow.throw, error)
             try:
@@ -91,18 +99,21 @@ class Driver:
             except StopIteration as done:
                 return cast(T, done.value)
 
-    async def _perform(self, effect: Effect) -> Any:
+    async def _perform(self, effect: Effect, place: "Place | None") -> Any:
         match effect:
             case Fetch(request):
-                return await self._fetch(request)
-            case Once(wait=True, limited=True):
-                return await self._together_if_few_wait(effect)
-            case Once(wait=True):
+                return await self._fetch(request, place or NO_WAIT)
+            case Once(wait=True, limited=None):
                 return await self._together(effect)
+            case Once(wait=True, limited=WaitingFor() as kind):
+                return await self._together_if_few_wait(effect, kind)
             case Once():
-                _ = self._begin(effect)
+                return await self._in_background(effect)
             case Call(function, arguments):
-                return await _call(function, arguments)
+                threads = self._on_this_loop().threads if place is None else place.threads
+                return await _call(function, arguments, threads)
+            case Within():
+                return await self._within(effect)
             case Load(path):
                 return await asyncio.to_thread(files.load, path)
             case Save(path, data):
@@ -125,16 +136,16 @@ class Driver:
         task, result = self._begin(effect)
         return result if task is None else await asyncio.shield(task)
 
-    async def _together_if_few_wait(self, effect: Once) -> Any:
-        """The same, unless as many wait already as may."""
-        on_loop = self._on_this_loop()
-        if on_loop.waiting >= self._max_waiting:
-            raise too_many_waiting(self._max_waiting)
-        on_loop.waiting += 1
+    async def _together_if_few_wait(self, effect: Once, kind: WaitingFor) -> Any:
+        """The same, unless as many of this ``kind`` wait already as may."""
+        waiting = self._on_this_loop().waiting
+        if waiting[kind] >= self._max_waiting:
+            raise too_many_waiting(self._max_waiting, kind)
+        waiting[kind] += 1
         try:
             return await self._together(effect)
         finally:
-            on_loop.waiting -= 1
+            waiting[kind] -= 1
 
     def _begin(self, effect: Once) -> tuple[asyncio.Task[Any] | None, Any]:
         """The task that runs ``effect`` for everybody; None and the result where it had nothing to wait for."""
@@ -153,20 +164,58 @@ class Driver:
         task.add_done_callback(partial(_forget, running, effect.name))
         return task, None
 
+    async def _in_background(self, effect: Once) -> bool:
+        """Begin a run that nobody waits for; False where it was waited for in vain.
+
+        A loop that ends takes its runs with it.  Where each call has a loop of its own (`asyncio.run`) none would
+        ever be over, so whoever comes after such a run waits.
+        """
+        name, running = (
+            hash(effect.name),
+            self._on_this_loop().running.get(effect.name),
+        )  # a hash keeps nothing alive
+        was_cut_short = name in self._unfinished
+        task, _ = self._begin(effect)
+        if task is None or (running is not None and running.task is task):
+            return True
+        if len(self._unfinished) >= MAX_UNFINISHED:
+            self._unfinished.clear()
+        self._unfinished.add(name)
+        task.add_done_callback(partial(_is_over, self._unfinished, name))
+        if not was_cut_short or not effect.patience:
+            return True
+        done, _ = await asyncio.wait({task}, timeout=effect.patience)
+        return bool(done)
+
     def _on_this_loop(self) -> "OnLoop":
         return self._loops.setdefault(asyncio.get_running_loop(), OnLoop())
 
-    async def _fetch(self, request: HttpRequest) -> Reply:
-        must_wait = self._is_full(request.lane)
+    async def _within(self, effect: Within) -> Any:
+        had_to_wait, began = self._is_full(effect.lane), time.monotonic()
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(effect.patience):
+                    await held.enter_async_context(self._turn(effect.lane))
+            except TimeoutError as error:
+                raise too_many() from error
+            waited = time.monotonic() - began if had_to_wait else 0
+            place = Place(self._places(effect.lane).threads, had_to_wait, waited)
+            flow = effect.flow()
+            try:
+                first = next(flow)
+            except StopIteration as done:
+                return done.value
+            return await self._go_on(flow, first, place)
+
+    async def _fetch(self, request: HttpRequest, place: "Place") -> Reply:
         try:
             async with (
-                asyncio.timeout(request.timeout),
-                self._turn(request.lane),
+                asyncio.timeout(request.timeout - place.waited),
                 await self._open_client(request) as client,
             ):
                 return await _exchange(client, request)
         except TimeoutError as error:
-            raise (too_many() if must_wait else too_slow(request)) from error
+            raise (too_many() if place.had_to_wait else too_slow(request)) from error
         except Exception as error:
             raise failed(error) from None  # what it was made of may quote a secret
 
@@ -191,11 +240,11 @@ class Driver:
             places.free.release()
 
     def _is_full(self, lane: Lane | None) -> bool:
-        """Whether an exchange must wait for its turn: then its time may run out before anybody was asked."""
+        """Whether a flow must wait for its turn: then its time may run out before anybody was asked."""
         return lane is not None and (self._places(lane).free.locked() or self._is_full(lane.inside))
 
     def _places(self, lane: Lane) -> "Places":
-        return self._on_this_loop().lanes.setdefault(lane.name, Places(asyncio.Semaphore(lane.width)))
+        return self._on_this_loop().lanes.setdefault(lane.name, Places(lane.width))
 
     async def _open_client(self, request: HttpRequest) -> Any:
         if self._client is not None:
@@ -205,12 +254,28 @@ class Driver:
         return nullcontext(await self._on_this_loop().kept_client(connection_for(request)))
 
 
-@dataclass
 class Places:
-    """The places of a lane, and how many wait for one."""
+    """The places of a lane, how many wait for one, and threads for those who have one.
 
-    free: asyncio.Semaphore
-    waiting: int = 0
+    A pool starts its threads when they are needed, and ends them when it is collected.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.free = asyncio.Semaphore(width)
+        self.waiting = 0
+        self.threads = ThreadPoolExecutor(width, "ticketgate")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a lane: the threads that go with it, and how long it took to get it, in seconds."""
+
+    threads: ThreadPoolExecutor | None
+    had_to_wait: bool
+    waited: float
+
+
+NO_WAIT = Place(None, had_to_wait=False, waited=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +291,9 @@ class OnLoop:
 
     def __init__(self) -> None:
         self.running: dict[Hashable, Run] = {}
-        self.waiting = 0
+        self.waiting: Counter[WaitingFor] = Counter()
         self.lanes: dict[Hashable, Places] = {}
+        self.threads = ThreadPoolExecutor(THREADS, "ticketgate")
         self._clients: dict[Connection, AsyncGenerator[httpx.AsyncClient, None]] = {}
         self._open: dict[Connection, httpx.AsyncClient] = {}
 
@@ -258,19 +324,32 @@ def _require_asyncio() -> None:
 
 
 async def _exchange(client: httpx.AsyncClient, request: HttpRequest) -> Reply:
-    async with client.stream(**stream_arguments(request)) as response:
+    sent = built(client, request)
+    async with aclosing(await client.send(sent, stream=True, follow_redirects=False)) as response:
         answer = Answer(response, request.max_bytes)
         async for chunk in response.aiter_raw():
             answer.add(chunk)
+            if answer.chunks % CHUNKS_PER_TURN == 0:
+                await asyncio.sleep(
+                    0
+                )  # chunks that have arrived already would not let others, or the deadline, in
         return answer.complete()
 
 
-async def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """The result of a user's function: awaited where it is async, in a thread where it is not and so might block."""
+async def _call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], threads: ThreadPoolExecutor | None
+) -> Any:
+    """The result of a user's function: awaited where it is async, in a thread where it is not and so might block.
+
+    The loop's own threads also resolve names, and are the application's: they are never filled by us.
+    """
     method = getattr(function, "__call__", None)  # noqa: B004  what matters is how it is defined
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(method):
         return await function(*arguments)
-    result = await asyncio.to_thread(_without_stop_iteration, function, arguments)
+    context = copy_context()
+    result = await asyncio.get_running_loop().run_in_executor(
+        threads, lambda: context.run(_without_stop_iteration, function, arguments)
+    )
     return await result if inspect.isawaitable(result) else result
 
 
@@ -280,6 +359,11 @@ def _without_stop_iteration(function: Callable[..., Any], arguments: tuple[Any, 
         return function(*arguments)
     except StopIteration as error:
         raise RuntimeError("a function raised StopIteration") from error
+
+
+def _is_over(unfinished: set[int], name: int, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        unfinished.discard(name)
 
 
 def _forget(running: dict[Hashable, Run], name: Hashable, task: asyncio.Task[Any]) -> None:

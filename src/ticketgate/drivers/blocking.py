@@ -9,9 +9,10 @@ import inspect
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from threading import Lock, Semaphore, Thread
@@ -24,6 +25,7 @@ from ticketgate.core.access_token import AccessToken
 from ticketgate.core.flow import (
     Alone,
     Call,
+    Cause,
     Connection,
     Effect,
     Fetch,
@@ -35,16 +37,20 @@ from ticketgate.core.flow import (
     Once,
     Reply,
     Save,
+    WaitingFor,
+    Within,
+    name_of,
 )
+from ticketgate.core.fork import renew_in_children
 from ticketgate.core.request import bearer_request
 from ticketgate.core.server import ResourceServer
 from ticketgate.drivers import files
 from ticketgate.drivers.http import (
     Answer,
+    built,
     client_arguments,
     connection_for,
     failed,
-    stream_arguments,
     tls_context,
     too_many,
     too_slow,
@@ -59,9 +65,9 @@ class Driver:
     """Performs what flows ask for, on the calling thread.
 
     ``client`` may be an `httpx.Client`, or one with its interface, that stays the caller's to close; without
-    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for a key or a tenant that we
-    have not seen yet; the next one is answered 503.  It should be less than the server has threads, since what waits
-    there serves nobody else meanwhile.
+    it every exchange has a client of its own.  At most ``max_waiting`` threads wait for each kind of thing
+    that we have not seen yet (see docs/keys.md); the next one is answered 503.  It should be less than the server has
+    threads, since what waits there serves nobody else meanwhile.
     """
 
     def __init__(self, client: httpx.Client | None = None, *, max_waiting: int = 4) -> None:
@@ -73,27 +79,32 @@ class Driver:
 
     def run(self, flow: Flow[T]) -> T:
         """The result of ``flow``; raises what it raises."""
+        return self._run(flow, NO_WAIT)
+
+    def _run(self, flow: Flow[T], wait: "Wait") -> T:
         try:
             effect = next(flow)
             while True:
-                effect = self._step(flow, effect)
+                effect = self._step(flow, effect, wait)
         except StopIteration as done:
             return cast(T, done.value)
 
-    def _step(self, flow: Flow[Any], effect: Effect) -> Effect:
+    def _step(self, flow: Flow[Any], effect: Effect, wait: "Wait") -> Effect:
         try:
-            answer = self._perform(effect)
+            answer = self._perform(effect, wait)
         except Exception as error:
             return flow.throw(error)
         return flow.send(answer)
 
-    def _perform(self, effect: Effect) -> Any:
+    def _perform(self, effect: Effect, wait: "Wait") -> Any:
         match effect:
             case Fetch(request):
-                return self._fetch(request)
+                return self._fetch(request, wait)
+            case Within():
+                return self._within(effect)
             case Once(wait=True):
-                with self._in_this_process().waiting(self._max_waiting if effect.limited else None):
-                    return self._begin(effect).result()
+                with self._in_this_process().waiting(effect.limited, self._max_waiting):
+                    return _result(self._begin(effect), effect.lifetime)
             case Once():
                 _ = self._begin(effect)
             case Call(function, arguments):
@@ -121,8 +132,17 @@ class Driver:
         outcome, first = shared.join(effect)
         if first:
             run = partial(self._lead, effect, outcome, shared)
-            run() if effect.wait else _thread(run)
+            run() if effect.wait else self._start(run, effect, outcome, shared)
         return outcome
+
+    def _start(self, run: partial[None], effect: Once, outcome: Future[Any], shared: "Shared") -> None:
+        """In a thread of its own; where none can be started the run is over, and the next who asks tries again."""
+        try:
+            _thread(run)
+        except RuntimeError as error:
+            shared.leave(effect.name, outcome)
+            report(error)
+            outcome.set_exception(FetchFailed("no thread could be started", cause=Cause.LIMIT))
 
     def _lead(self, effect: Once, outcome: Future[Any], shared: "Shared") -> None:
         try:
@@ -140,17 +160,24 @@ class Driver:
     def _in_this_process(self) -> "Shared":
         return self._shared.setdefault(os.getpid(), Shared())  # what another process began never ends here
 
-    def _fetch(self, request: HttpRequest) -> Reply:
-        deadline = time.monotonic() + request.timeout
-        with self._turn(request.lane, deadline) as had_to_wait:
-            outcome: Future[Reply] = Future()
-            line = Line()
+    def _within(self, effect: Within) -> Any:
+        began = time.monotonic()
+        with self._turn(effect.lane, began + effect.patience) as had_to_wait:
+            waited = time.monotonic() - began if had_to_wait else 0
+            return self._run(effect.flow(), Wait(had_to_wait, waited))
+
+    def _fetch(self, request: HttpRequest, wait: "Wait") -> Reply:
+        outcome: Future[Reply] = Future()
+        line = Line()
+        try:
             _thread(partial(self._exchange, request, line, outcome))
-            try:
-                return outcome.result(deadline - time.monotonic())
-            except TimeoutError as error:
-                line.cut()
-                raise (too_many() if had_to_wait else too_slow(request)) from error
+        except RuntimeError as error:
+            raise FetchFailed("no thread could be started", cause=Cause.LIMIT) from error
+        try:
+            return outcome.result(request.timeout - wait.seconds)
+        except TimeoutError as error:
+            line.cut()
+            raise (too_many() if wait.was_needed else too_slow(request)) from error
 
     @contextmanager
     def _turn(self, lane: Lane | None, deadline: float) -> Generator[bool, None, None]:
@@ -183,6 +210,17 @@ class Driver:
         if not request.keep_alive:
             return httpx.Client(**client_arguments(connection_for(request)))
         return nullcontext(self._in_this_process().kept_client(connection_for(request)))
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Whether a flow had to wait for its place in a lane, and for how long."""
+
+    was_needed: bool
+    seconds: float
+
+
+NO_WAIT = Wait(was_needed=False, seconds=0)
 
 
 class Places:
@@ -221,24 +259,24 @@ class Shared:
         self._running: dict[Hashable, Run] = {}
         self._lanes: dict[Hashable, Places] = {}
         self._clients: dict[Connection, httpx.Client] = {}
-        self._waiting = 0
+        self._waiting: Counter[WaitingFor] = Counter()
         self._lock = Lock()
 
     @contextmanager
-    def waiting(self, limit: int | None) -> Generator[None, None, None]:
-        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit``."""
-        if limit is None:
+    def waiting(self, kind: WaitingFor | None, limit: int) -> Generator[None, None, None]:
+        """Count one who waits, who leads the run too; raises `TooManyWaiting` above ``limit`` of a ``kind``."""
+        if kind is None:
             yield
             return
         with self._lock:
-            if self._waiting >= limit:
-                raise too_many_waiting(limit)
-            self._waiting += 1
+            if self._waiting[kind] >= limit:
+                raise too_many_waiting(limit, kind)
+            self._waiting[kind] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting[kind] -= 1
 
     def places(self, lane: Lane) -> Places:
         """The places of ``lane``."""
@@ -271,34 +309,46 @@ class Shared:
 
 
 class Line:
-    """The sockets of one exchange, so that it can be ended from another thread."""
+    """The sockets of one exchange, so that it can be ended from another thread.
+
+    Nobody tells the socket of a connection that was there already: an exchange on one looks at ``is_cut`` as it reads.
+    """
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
-        self._is_cut = False
+        self.is_cut = False
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """What httpx tells about an exchange (its ``trace`` extension); connections are remembered."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._sockets.append(info["return_value"].get_extra_info("socket"))
-            if self._is_cut:
+            if self.is_cut:
                 self.cut()
 
     def cut(self) -> None:
         """Shut the sockets down; closing them would let another thread read from their number."""
-        self._is_cut = True
+        self.is_cut = True
         for sock in self._sockets:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _exchange(client: httpx.Client, request: HttpRequest, line: Line) -> Reply:
-    arguments: dict[str, Any] = stream_arguments(request) | {"extensions": {"trace": line.trace}}
-    with client.stream(**arguments) as response:
+    sent = built(client, request, trace=line.trace)
+    with closing(client.send(sent, stream=True, follow_redirects=False)) as response:
         answer = Answer(response, request.max_bytes)
         for chunk in response.iter_raw():
             answer.add(chunk)
+            if line.is_cut:
+                raise too_slow(request)
         return answer.complete()
+
+
+def _result(outcome: Future[Any], lifetime: float) -> Any:
+    """What a run that others may lead came to.  Raises `FetchFailed` where that takes longer than it may."""
+    if not wait([outcome], lifetime).done:
+        raise FetchFailed(f"no result within {lifetime:g} seconds")
+    return outcome.result()
 
 
 def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -306,7 +356,7 @@ def _plain(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise ConfigurationError(f"{function!r} is async: that works under asyncio only")
+        raise ConfigurationError(f"{name_of(function)} is async: that works under asyncio only")
     return result
 
 
@@ -339,11 +389,25 @@ def warm_up(server: ResourceServer, fail_fast: bool = False, *, driver: Driver |
 @cache
 def default_driver() -> Driver:
     """The driver of everybody who brings none; it keeps what belongs to one process apart from all others."""
-    with ONE_AT_A_TIME:  # `cache` lets threads that come together make one each, which would share nothing
+    with (
+        ONE_AT_A_TIME.lock
+    ):  # `cache` lets threads that come together make one each, which would share nothing
         return _only_driver()
 
 
-ONE_AT_A_TIME = Lock()
+class OneAtATime:
+    """A lock for the whole process."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self.lock = Lock()
+
+
+ONE_AT_A_TIME = OneAtATime()
 
 
 @cache

@@ -53,7 +53,10 @@ class Kind(Protocol):
     """Whether the connection ended by itself, so that nothing is left to end."""
 
     def sending(self, message: Message) -> None:
-        """Note what the application sends."""
+        """Note what the application begins to send."""
+
+    def sent(self, message: Message) -> None:
+        """Note what the server took."""
 
     async def say_goodbye(self, receive: Receive, send: Send) -> None:
         """Send the client the last message."""
@@ -65,16 +68,26 @@ class WebSocket:
     def __init__(self, refuse: Callable[[], Awaitable[None]]) -> None:
         self.over = False
         self._accepted = False
+        self._denied = False
         self._refuse = refuse
 
     def sending(self, message: Message) -> None:
         if message["type"] == "websocket.accept":
             self._accepted = True
-        elif message["type"] != "websocket.send":
-            self.over = True  # closed by the application, or denied with a response of its own
+        elif message["type"] == "websocket.http.response.start":
+            self._denied = True
+
+    def sent(self, message: Message) -> None:
+        """The application closed, or denied the handshake with a response of its own."""
+        is_denial = message["type"] == "websocket.http.response.body" and not message.get("more_body", False)
+        if is_denial or message["type"] == "websocket.close":
+            self.over = True
 
     async def say_goodbye(self, receive: Receive, send: Send) -> None:
         """What the client sent before it saw the close is read and dropped: some servers stop for unread messages."""
+        if self._denied:
+            await send({"type": "websocket.http.response.body", "body": b"", "more_body": False})
+            return
         if not self._accepted:
             await self._refuse()
             return
@@ -90,6 +103,9 @@ class EventStream:
         self.over = False
 
     def sending(self, message: Message) -> None:
+        """Only the server knows whether it takes a message."""
+
+    def sent(self, message: Message) -> None:
         if message["type"] in BODIES:
             self.over = not message.get("more_body", False)
 
@@ -142,8 +158,7 @@ class Connection:
             return
         if not self._is_ended():
             self._kind.sending(message)
-            await self._interrupted_at_the_end(self._send(message))
-            if not self._ended or self._kind.over:
+            if await self._interrupted_at_the_end(self._taken(message)) or not self._ended:
                 return
         await self._slow_down()
         raise ConnectionError("closed: the access token expired")
@@ -183,6 +198,11 @@ class Connection:
             if not patience.expired():
                 raise
             return None
+
+    async def _taken(self, message: Message) -> bool:
+        await self._send(message)
+        self._kind.sent(message)
+        return self._kind.over
 
     async def _slow_down(self) -> None:
         """An application that goes on regardless must not keep the event loop from everybody else."""
@@ -303,5 +323,6 @@ def _is_event_stream(start: Message) -> bool:
     for name, value in headers:
         if len(name) == 12 and len(value) > 16 and name.lower() == b"content-type":
             essence, _, _ = value.partition(b";")
-            return essence.strip().lower() == b"text/event-stream"
+            if essence.strip().lower() == b"text/event-stream":
+                return True
     return False

@@ -4,6 +4,8 @@ Nothing here raises: who cannot read or write goes on without, and the log says 
 
 A file is trusted if only we and root can have written it.  So can a folder, or others could put another file in its
 place.  Neither may be a symbolic link, and what is opened is what was checked: files are opened relative to the folder.
+The folders above it are trusted too, see `trusted_folder`; others may write to the one directly above, since what is
+opened there is checked.
 """
 
 import errno
@@ -16,11 +18,12 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from ticketgate.trusted_paths import check_not_writable_by_others, trusted_folder
+
 if sys.platform != "win32":
     import fcntl
 
 MAX_BYTES = 8_388_608
-OTHERS_MAY_WRITE = 0o022
 POLL = 0.02
 """Seconds between looks at a lock that another process holds."""
 
@@ -67,11 +70,12 @@ def _place(path: str) -> Generator[Place, None, None]:
     if sys.platform == "win32":  # its permissions are not these
         yield Place(path, None)
         return
-    if os.path.islink(_folder(path)):
+    whole = _folder(path)
+    if os.path.islink(whole):
         raise OSError(errno.ELOOP, "its folder is a symbolic link")
-    folder = os.open(_folder(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _check_ownership(os.fstat(folder), "its folder")
+        check_not_writable_by_others(os.fstat(folder), "its folder")
         yield Place(os.path.basename(path), folder)
     finally:
         os.close(folder)
@@ -92,7 +96,7 @@ def _read(place: Place) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        _check_ownership(status, "it")
+        check_not_writable_by_others(status, "it")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_BYTES + 1)
     finally:
@@ -111,20 +115,14 @@ def _write(place: Place, data: bytes) -> None:
         raise
 
 
-def _check_ownership(status: os.stat_result, what: str) -> None:
-    """Only we and root can have written it.  Raises OSError."""
-    if sys.platform == "win32":
-        return
-    if status.st_mode & OTHERS_MAY_WRITE or status.st_uid not in {os.geteuid(), 0}:
-        raise OSError(errno.EACCES, f"others may have written {what}")
-
-
-def _folder(path: str) -> str:
-    return os.path.dirname(path) or os.curdir
+def _folder(path: str, *, make: bool = False) -> str:
+    """The folder of ``path``, in one that is trusted.  Raises OSError."""
+    above, name = os.path.split(os.path.join(os.getcwd(), os.path.dirname(path)))
+    return os.path.join(trusted_folder(above, make=make), name)
 
 
 def _make_folder(path: str) -> None:
-    os.makedirs(_folder(path), mode=0o700, exist_ok=True)
+    os.makedirs(_folder(path, make=True), mode=0o700, exist_ok=True)
 
 
 class ProcessLock:

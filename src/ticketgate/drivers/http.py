@@ -1,13 +1,15 @@
 """The rules for everything we send out, the same on threads and on event loops.
 
 A redirect is an answer like any other and is never followed (RFC 9700 §4.12); no body grows beyond what was
-asked for, in no content coding; every way to have no answer becomes `FetchFailed`, with words for the log.
+asked for, in no content coding; no cookie is kept or sent, since it would carry one caller's session to the next
+(RFC 6265 §8.2); every way to have no answer becomes `FetchFailed`, with words for the log.
 The total time of an exchange is the driver's to keep.
 """
 
 import errno
 import ssl
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast
 
 import httpx
@@ -15,10 +17,11 @@ import httpx
 from ticketgate.core.flow import Cause, Certificate, Connection, FetchFailed, HttpRequest, Reply
 from ticketgate.drivers.proxies import proxy_for
 
-QUOTABLE = {"OSError", "TransportError"}
-ABOUT_US = {"LocalProtocolError", "UnsupportedProtocol"}
+QUOTABLE = {"OSError", "NetworkError", "TimeoutException"}
+"""Errors whose words are the operating system's, or those of TLS; all others may quote what was sent or received."""
 CONNECT_SHARE = 0.8  # of the total time, so that a server that is not there can be told from a slow one
 UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError"}
+MAX_CHUNKS = 4_096  # of however few bytes: each takes its time
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
@@ -39,18 +42,25 @@ def connection_for(request: HttpRequest) -> Connection:
 def client_arguments(connection: Connection) -> dict[str, Any]:
     """What a client for such connections is made with; its proxy is chosen already (see `proxies`)."""
     context = tls_context(connection.certificate, connection.ca)
-    return {"verify": context, "proxy": connection.proxy, "trust_env": False}
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return {"verify": context, "proxy": connection.proxy, "trust_env": False, "cookies": cookies}
 
 
-def stream_arguments(request: HttpRequest) -> dict[str, Any]:
-    """What a client's ``stream`` is called with."""
+def built(client: Any, request: HttpRequest, **extensions: Any) -> Any:
+    """``request`` as ``client`` sends it: without the cookies in its jar, only with those that were configured as a header."""
+    made = client.build_request(**_arguments(request), extensions=extensions)
+    if "cookie" not in client.headers and "cookie" not in map(str.lower, request.headers):
+        made.headers.pop("Cookie", None)
+    return made
+
+
+def _arguments(request: HttpRequest) -> dict[str, Any]:
     return {
         "method": request.method,
         "url": request.url,
         "content": request.body,
         "headers": {"Accept-Encoding": "identity", "User-Agent": "ticketgate", **request.headers},
         "timeout": (CONNECT_SHARE * request.timeout, *(request.timeout,) * 3),
-        "follow_redirects": False,
     }
 
 
@@ -62,10 +72,14 @@ class Answer:
         self._headers = {name.lower(): value for name, value in response.headers.items()}
         self._max_bytes = max_bytes
         self._body = bytearray()
+        self.chunks = 0
 
     def add(self, chunk: bytes) -> None:
         """Take what arrived.  Raises `FetchFailed` when that makes too much."""
         self._body += chunk
+        self.chunks += 1
+        if self.chunks > MAX_CHUNKS:
+            raise FetchFailed(f"the answer comes in more than {MAX_CHUNKS} pieces")
         if len(self._body) > self._max_bytes:
             raise FetchFailed(f"the answer is larger than {self._max_bytes} bytes")
 
@@ -73,20 +87,23 @@ class Answer:
         """The reply.  Raises `FetchFailed` for a content coding (RFC 9110 §8.4): we asked for none."""
         coding = self._headers.get("content-encoding", "identity").strip().lower()
         if coding not in {"identity", ""}:
-            raise FetchFailed(f"the content coding {ascii(coding)[:40]} was not asked for")
+            raise FetchFailed(
+                "a content coding that was not asked for"
+            )  # not named: it may quote what was sent
         return Reply(self._status, self._headers, bytes(self._body))
 
 
 def failed(error: Exception) -> FetchFailed:
-    """``error`` as a reason why there is no answer; what the server said is escaped and cut.
+    """``error`` as a reason why there is no answer, in words that neither we nor the server had a part in.
 
-    Complaints about what *we* sent are left out, since they quote it: a token, or the password of a proxy.
+    Complaints about what was sent or received are left out: they quote a token, the password of a proxy, or a server
+    that sends our own request back.
     """
     if isinstance(error, FetchFailed):
         return error
     name = type(error).__name__
     kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: a client may be of httpx's successor
-    if kinds.isdisjoint(QUOTABLE) or not kinds.isdisjoint(ABOUT_US):
+    if kinds.isdisjoint(QUOTABLE):
         return FetchFailed(name, cause=_cause(error))
     return FetchFailed(f"{name}: {ascii(str(error))[1:-1][:200]}", cause=_cause(error))
 

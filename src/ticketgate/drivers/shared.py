@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from ticketgate.core.flow import FetchFailed, TooManyWaiting
+from ticketgate.core.flow import FetchFailed, TooManyWaiting, WaitingFor
 from ticketgate.errors import ConfigurationError
 
 logger = logging.getLogger("ticketgate")
@@ -41,6 +41,6 @@ def checked_max_waiting(count: int) -> int:
     return count
 
 
-def too_many_waiting(count: int) -> TooManyWaiting:
+def too_many_waiting(count: int, kind: WaitingFor) -> TooManyWaiting:
     """One more would wait than may."""
-    return TooManyWaiting(f"{count} requests are waiting already (max_waiting={count})")
+    return TooManyWaiting(f"{count} requests are waiting already for {kind.value} (max_waiting={count})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ticketgate.core.clock import Clock
-from ticketgate.core.web_address import is_safe
+from ticketgate.core.web_address import is_safe, shown
 from ticketgate.errors import ConfigurationError
 from ticketgate.issuing.keys import KeyRing, SigningKey
 from ticketgate.issuing.tokens import MAX_LIFETIME, issue_access_token, scope_values
@@ -37,7 +37,7 @@ class AccessTokenIssuer:
         clock: Clock = Clock(),
     ) -> None:
         if not isinstance(issuer, str) or not is_safe(issuer):
-            raise ConfigurationError(f"{issuer!r} is no https URL: plain http is for loopback only")
+            raise ConfigurationError(f"{shown(issuer)} is no https URL: plain http is for loopback only")
         if not 1 <= lifetime <= MAX_LIFETIME:
             raise ConfigurationError(f"lifetime must be between 1 and {MAX_LIFETIME} seconds")
         self.issuer = issuer

@@ -5,7 +5,7 @@ RFC 7521 §5, RFC 7523 §3, RFC 8725 §3.11.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ticketgate.core.claims import (
@@ -20,7 +20,7 @@ from ticketgate.core.flow import Flow, call
 from ticketgate.core.freshness import KeyPolicy
 from ticketgate.core.http_options import Whereabouts, checked_address
 from ticketgate.core.issuer import DEFAULT_ALGORITHMS
-from ticketgate.core.jwk import Key
+from ticketgate.core.jwk import PRIVATE_MEMBERS, Key
 from ticketgate.core.jwt import (
     UnverifiedJWT,
     algorithm_is_one_of,
@@ -29,20 +29,19 @@ from ticketgate.core.jwt import (
     read,
 )
 from ticketgate.core.key_source import KeySource
-from ticketgate.core.keys import static_jwk_set
+from ticketgate.core.keys import KeySet, static_jwk_set
 from ticketgate.core.metadata_source import MetadataSource
-from ticketgate.core.strict_json import FrozenDict
+from ticketgate.core.strict_json import FrozenDict, is_array, without_nulls
 from ticketgate.core.surroundings import Surroundings
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.stores import Store, name_of
 
-CLIENT_TYPE = "application/client-authentication+jwt"
-OTHER_TYPES = frozenset(
-    f"application/{name}"
-    for name in ("at+jwt", "token-introspection+jwt", "dpop+jwt", "logout+jwt", "secevent+jwt")
-)
+GRANT_TYPES = frozenset({"application/jwt"})
+CLIENT_TYPES = GRANT_TYPES | {"application/client-authentication+jwt"}
 LEEWAY = 30.0
 MAX_LIFE = 3600.0
+REMEMBERED = 60.0
+"""Seconds for which a used assertion is remembered after its end: processes do not read the clock at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class AssertionIssuer:
     """
 
     issuer: str
-    jwks: Mapping[str, Any] | None = None
+    jwks: Mapping[str, Any] | None = field(default=None, repr=False)
     jwks_uri: str | None = None
     find_key: Callable[[Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     scopes: frozenset[str] = frozenset()
@@ -71,11 +70,31 @@ class AssertionIssuer:
         if not self.issuer or sum(way is not None for way in (self.jwks, self.jwks_uri, self.find_key)) != 1:
             raise ConfigurationError("an AssertionIssuer needs a name and one of jwks, jwks_uri, find_key")
         _ = checked_address("jwks_uri", self.jwks_uri, insecure_http=False)
+        if self.jwks is not None:
+            _ = public_key_set(self.jwks, f"AssertionIssuer {self.issuer!r}")
 
     @property
     def allowed_scopes(self) -> frozenset[str] | None:
         """What may be asked for, None for anything."""
         return None if self.accept_any_scope else self.scopes
+
+
+def public_key_set(jwks: Mapping[str, Any], whose: str) -> KeySet:
+    """The keys that somebody configured to check signatures of ``whose``.
+
+    Raises `ConfigurationError` for a set without a usable key, and for one with a secret in it: that is for its owner
+    alone, and not to be copied, kept or shown.
+    """
+    keys = static_jwk_set(jwks, DEFAULT_ALGORITHMS)
+    if any(map(_is_secret, jwks["keys"])):
+        raise ConfigurationError(f"jwks of {whose} holds a private or symmetric key: give public keys only")
+    return keys
+
+
+def _is_secret(jwk: Mapping[str, Any] | None) -> bool:
+    if not isinstance(jwk, Mapping):
+        return False
+    return jwk.get("kty") == "oct" or not PRIVATE_MEMBERS.isdisjoint(without_nulls(jwk))
 
 
 class AssertionKeys:
@@ -111,9 +130,16 @@ def read_assertion(raw: str) -> UnverifiedJWT:
 
 def type_is_for(jwt: UnverifiedJWT, *, client: bool) -> None:
     """RFC 8725 §3.11: a JWT that was made for something else is no assertion, whoever signed it."""
-    typ = media_type(jwt.header.get("typ", "JWT"))
-    if typ is None or typ in OTHER_TYPES or (typ == CLIENT_TYPE and not client):
-        raise InvalidToken("type", expected="an assertion", actual=jwt.header.get("typ"))
+    allowed = CLIENT_TYPES if client else GRANT_TYPES
+    if media_type(jwt.header.get("typ", "JWT")) not in allowed:
+        raise InvalidToken("type", expected=sorted(allowed), actual=jwt.header.get("typ"))
+
+
+def is_for_one_audience(claims: FrozenDict) -> None:
+    """Draft-ietf-oauth-rfc7523bis §3: one that names two servers could be used by either at the other."""
+    aud = claims.get("aud")
+    if not isinstance(aud, str) and (not is_array(aud) or len(aud) != 1):
+        raise InvalidToken("audience", expected="one audience", actual=aud)
 
 
 def check_assertion(claims: FrozenDict, audiences: Sequence[str], now: float) -> None:
@@ -139,5 +165,5 @@ def use_once(raw: str, claims: FrozenDict, store: Store, now: float) -> None:
     if jti is not None and not isinstance(jti, str):
         raise InvalidToken("claim", expected="jti: a string", actual=jti)
     identity = json.dumps([claims["iss"], jti]) if jti else raw.rpartition(".")[0]
-    if not store.add("assertion", name_of(identity), float(claims["exp"]) + LEEWAY, now):
+    if not store.add("assertion", name_of(identity), float(claims["exp"]) + LEEWAY + REMEMBERED, now):
         raise InvalidToken("claim", expected="an assertion that is new", actual="a replay")

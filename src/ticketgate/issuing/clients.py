@@ -14,12 +14,13 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from ticketgate.core.client_auth import ASSERTION_TYPE
-from ticketgate.core.issuer import DEFAULT_ALGORITHMS
 from ticketgate.core.jwt import verify_signature
-from ticketgate.core.keys import KeySet, static_jwk_set
+from ticketgate.core.keys import KeySet
 from ticketgate.errors import ConfigurationError, InvalidToken
 from ticketgate.issuing.assertions import (
     check_assertion,
+    is_for_one_audience,
+    public_key_set,
     read_assertion,
     type_is_for,
     use_once,
@@ -29,6 +30,7 @@ from ticketgate.issuing.stores import MemoryStore, Store
 
 NO_KEYS = KeySet(())
 MIN_SECRET = 32
+ADDED = "added client"
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="authorization server"')
 
 logger = logging.getLogger("ticketgate.issuing")
@@ -44,13 +46,13 @@ class Client:
     ``groups``, ``entitlements``, ``lifetime`` and ``token_format`` of its tokens: for demonstrations and tests only.
 
     A secret has at least 32 characters, made by a random generator: then its SHA-256, which is all that is kept, tells
-    nothing.  Raises `ConfigurationError` for a shorter one.
+    nothing.  Raises `ConfigurationError` for a shorter one, and for ``jwks`` with a private key in it.
     """
 
     client_id: str
     secret: str = field(default="", repr=False)
     scopes: frozenset[str] = frozenset()
-    jwks: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    jwks: Mapping[str, Any] | None = field(default=None, repr=False, kw_only=True)
     may_introspect: bool = field(default=False, kw_only=True)
     resources: frozenset[str] = field(default=frozenset(), kw_only=True)
     opaque: bool = field(default=False, kw_only=True)
@@ -62,7 +64,7 @@ class Client:
         if not isinstance(self.client_id, str) or not self.client_id:
             raise ConfigurationError("a client needs a client_id")
         if self.jwks is not None:
-            object.__setattr__(self, "keys", static_jwk_set(self.jwks, DEFAULT_ALGORITHMS))
+            object.__setattr__(self, "keys", public_key_set(self.jwks, f"client {self.client_id!r}"))
         if self.secret:
             if len(self.secret) < MIN_SECRET:
                 raise ConfigurationError(
@@ -92,32 +94,44 @@ class Login:
 class Clients:
     """All clients of an issuer; `authenticate` is the only way to get one out by what it presents.
 
-    ``audiences`` are the names that an assertion may be addressed to.
+    ``clients`` are those of the configuration: this process knows them for as long as it runs, and the store does not.
+    So a client that was taken out of the configuration is gone with the next start.  Those that are added with `add`
+    are kept in the store.  ``audiences`` are the names that an assertion may be addressed to.
     """
 
-    __slots__ = ("_audiences", "_store")
+    __slots__ = ("_audiences", "_configured", "_read", "_store")
 
     def __init__(
         self, clients: Iterable[Client], store: Store | None = None, *, audiences: Sequence[str] = ()
     ) -> None:
         self._store = MemoryStore() if store is None else store
         self._audiences = tuple(audiences)
+        self._read: dict[str, tuple[dict[str, Any], Client]] = {}
         known = tuple(clients)
-        if len({client.client_id for client in known}) != len(known):
+        self._configured = {client.client_id: client for client in known}
+        if len(self._configured) != len(known):
             raise ConfigurationError("two clients have one client_id")
-        for client in known:
-            self.add(client)
+        for client_id in self._configured:
+            self._store.delete(ADDED, client_id)  # the configuration replaces what was added before
 
     def add(self, client: Client) -> None:
-        """Know ``client`` from now on, in place of another with its name."""
+        """Know ``client`` from now on, in place of another with its name, and after a restart on the same store.
+
+        One of the configuration is replaced until the next start.
+        """
         members = {one.name: getattr(client, one.name) for one in fields(client) if one.init}
         members |= {name: sorted(members[name]) for name in ("scopes", "resources")}
-        self._store.put("client", client.client_id, members)
+        self._store.put(ADDED, client.client_id, members)
 
     def named(self, client_id: str, now: float) -> Client | None:
         """The client of that name, which nobody has proven to be yet."""
-        found = self._store.get("client", client_id, now)
-        return None if found is None else Client(**found)
+        found = self._store.get(ADDED, client_id, now)
+        if found is None:
+            return self._configured.get(client_id)
+        known = self._read.get(client_id)
+        if known is None or known[0] != found:  # reading up to 100 keys takes its time
+            known = self._read[client_id] = found, Client(**found)
+        return known[1]
 
     def authenticate(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Client:
         """The client that made this request.  Raises `Refusal`: one method, and the right proof."""
@@ -165,6 +179,7 @@ class Clients:
             client = self.named(jwt.claims["iss"], now)
             if client is None or client.jwks is None:
                 raise InvalidToken("issuer", expected="a client with keys", actual=jwt.claims["iss"])
+            is_for_one_audience(jwt.claims)
             check_assertion(jwt.claims, self._audiences, now)
             if (
                 jwt.claims["sub"] != client.client_id

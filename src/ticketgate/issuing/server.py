@@ -28,7 +28,8 @@ SIGNING_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 class AuthorizationServer:
     """All endpoints of a small authorization server: ``answer`` takes a request for a path below the issuer.
 
-    ``store`` keeps clients, opaque tokens, revocations and what was used once; ``clients`` are added to it.
+    ``store`` keeps added clients, opaque tokens, revocations and what was used once.  ``clients`` are the configured
+    ones, see `Clients`.
     ``assertion_issuers`` and ``resolve_subject`` are for the JWT bearer grant, see `TokenEndpoint`.
     ``deny_list`` makes JWTs revocable.  ``accept_token_endpoint_audience`` also takes assertions that are
     addressed to the token endpoint, as RFC 7523 had it once.
@@ -115,12 +116,15 @@ def document_answer(value: Mapping[str, Any], request: EndpointRequest) -> Answe
 
 
 def load_keys(store: Store, algorithm: str = "RS256") -> KeyRing:
-    """The keys that `save_keys` left in ``store``; a new key, saved there, where there are none."""
+    """The keys that `save_keys` left in ``store``; a new key, saved there, where there are none.
+
+    Of several processes that find none at once, one saves its key and all get that.
+    """
     found = store.get("keys", "ring", 0)
     if found is None:
-        ring = KeyRing(SigningKey.generate(algorithm))
-        save_keys(store, ring)
-        return ring
+        new = _members(KeyRing(SigningKey.generate(algorithm)))
+        _ = store.add("keys", "ring", None, 0, new)
+        found = store.get("keys", "ring", 0) or new
     keys = {name: tuple(map(SigningKey.load, found[name])) for name in ("upcoming", "signing", "retiring")}
     upcoming = keys["upcoming"][0] if keys["upcoming"] else None
     return KeyRing(keys["signing"][0], upcoming=upcoming, retiring=keys["retiring"])
@@ -128,6 +132,10 @@ def load_keys(store: Store, algorithm: str = "RS256") -> KeyRing:
 
 def save_keys(store: Store, ring: KeyRing) -> None:
     """Keep the private keys of ``ring``, to be called after each rotation; the store must be a safe place."""
+    store.put("keys", "ring", _members(ring))
+
+
+def _members(ring: KeyRing) -> dict[str, Any]:
     upcoming, signing, retiring = ring.ring
     members = {"upcoming": [upcoming] if upcoming else [], "signing": [signing], "retiring": list(retiring)}
-    store.put("keys", "ring", {name: [key.private_jwk() for key in keys] for name, keys in members.items()})
+    return {name: [key.private_jwk() for key in keys] for name, keys in members.items()}

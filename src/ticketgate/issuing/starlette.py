@@ -3,13 +3,15 @@
 RFC 6749 §3.2, RFC 8414 §3.
 """
 
+from contextlib import suppress
 from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from ticketgate.core.flow import Flow
 from ticketgate.drivers.aio import Driver, default_driver
@@ -40,11 +42,14 @@ def authorization_server_app(server: Server, *, driver: Driver | None = None) ->
     runner = driver or default_driver()
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        response = (
-            await _respond(server, runner, request) if scope["path"] in server.paths else _nothing_here()
-        )
-        await response(scope, receive, send)
+        if scope["type"] != "http":
+            await WebSocketClose()(scope, receive, send)
+            return
+        with suppress(ClientDisconnect):  # nobody is there to be answered
+            request = Request(scope, receive)
+            found = scope["path"] in server.paths
+            response = await _respond(server, runner, request) if found else _nothing_here()
+            await response(scope, receive, send)
 
     return Starlette(routes=[Mount("/", app=endpoint)])
 

@@ -5,17 +5,17 @@ One small protocol, and two that keep it: in memory, and in an SQLite file that 
 
 import hashlib
 import json
-import os
-import sqlite3
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from ticketgate.errors import ConfigurationError
+from ticketgate.core.fork import renew_in_children
+from ticketgate.issuing.database import Database
 
+NOTHING: Mapping[str, Any] = {}
 PURGE_EVERY = 1_000
+PURGED_AT_ONCE = 10
 LONGEST_LIFE = 3_600.0
 
 
@@ -30,8 +30,10 @@ class Store(Protocol):
         """What is remembered and has not ended."""
         ...
 
-    def add(self, kind: str, name: str, until: float, now: float) -> bool:
-        """Whether ``name`` is new; atomic, so that of two who ask at once only one is told so."""
+    def add(
+        self, kind: str, name: str, until: float | None, now: float, value: Mapping[str, Any] = NOTHING
+    ) -> bool:
+        """Whether ``name`` is new, and ``value`` remembered; atomic: of two who ask at once only one is told so."""
         ...
 
     def delete(self, kind: str, name: str) -> None:
@@ -55,6 +57,11 @@ class MemoryStore:
         self._entries: dict[tuple[str, str], tuple[dict[str, Any], float | None]] = {}
         self._lock = Lock()
         self._additions = 0
+        renew_in_children(self)
+
+    def renew_lock(self) -> None:
+        """In a forked child: a thread of the parent may have held it."""
+        self._lock = Lock()
 
     def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
         """See `Store`."""
@@ -67,14 +74,16 @@ class MemoryStore:
         value, until = self._entries.get((kind, name), (None, None))
         return None if value is None or (until is not None and until <= now) else {**value}
 
-    def add(self, kind: str, name: str, until: float, now: float) -> bool:
+    def add(
+        self, kind: str, name: str, until: float | None, now: float, value: Mapping[str, Any] = NOTHING
+    ) -> bool:
         """See `Store`."""
         with self._lock:
             self._purge(now)
-            _, ends = self._entries.get((kind, name), (None, 0.0))
+            _, ends = self._entries.get((kind, name), (None, now))
             if ends is None or ends > now:
                 return False
-            self._entries[kind, name] = ({}, until)
+            self._entries[kind, name] = ({**value}, until)
             return True
 
     def delete(self, kind: str, name: str) -> None:
@@ -94,53 +103,31 @@ class MemoryStore:
             self._entries = {name: entry for name, entry in entries if entry[1] is None or entry[1] > now}
 
 
-def _make_private(path: str | Path) -> None:
-    """Have ``path`` readable by us alone, also where it was there before: private keys are kept in it.
-
-    The files that SQLite puts beside it get its mode.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"SQLiteStore cannot open {str(path)!r}: {error.strerror}") from error
-    try:
-        if sys.platform != "win32":
-            os.fchmod(descriptor, 0o600)
-    except PermissionError as error:
-        raise ConfigurationError(f"SQLiteStore: {str(path)!r} belongs to another user") from error
-    finally:
-        os.close(descriptor)
-
-
 class SQLiteStore:
     """Remembers in the file ``path``, which only its owner may read; several processes may share it.
 
-    Raises `ConfigurationError` where the file is another user's, or a symbolic link.
+    Raises `ConfigurationError` where somebody else may have written the file, or could put another in its place.
     """
 
     def __init__(self, path: str | Path) -> None:
-        _make_private(path)
-        self._additions = 0
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        self._lock = Lock()
-        self._run("PRAGMA journal_mode=WAL")
-        self._run(
+        self._database = Database(path)
+        self._run = self._database.run
+        _ = self._run("PRAGMA journal_mode=WAL")
+        _ = self._run(
             "CREATE TABLE IF NOT EXISTS entries"
             " (kind TEXT, name TEXT, value TEXT, until REAL, PRIMARY KEY (kind, name)) WITHOUT ROWID"
         )
+        _ = self._run("CREATE INDEX IF NOT EXISTS entries_until ON entries (until)")
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def put(self, kind: str, name: str, value: Mapping[str, Any], until: float | None = None) -> None:
         """See `Store`."""
-        self._run("REPLACE INTO entries VALUES (?, ?, ?, ?)", kind, name, json.dumps({**value}), until)
-        self._additions += 1
-        if until is not None and self._additions % PURGE_EVERY == 0:
-            self._run("DELETE FROM entries WHERE until <= ?", until - LONGEST_LIFE)  # nothing new ends later
+        _ = self._run("REPLACE INTO entries VALUES (?, ?, ?, ?)", kind, name, json.dumps({**value}), until)
+        if until is not None:
+            self._purge(until - LONGEST_LIFE)  # nothing new ends later than that
 
     def get(self, kind: str, name: str, now: float) -> dict[str, Any] | None:
         """See `Store`."""
@@ -148,21 +135,31 @@ class SQLiteStore:
         rows = self._run(sql, kind, name, now)
         return json.loads(rows[0][0]) if rows else None
 
-    def add(self, kind: str, name: str, until: float, now: float) -> bool:
+    def add(
+        self, kind: str, name: str, until: float | None, now: float, value: Mapping[str, Any] = NOTHING
+    ) -> bool:
         """See `Store`."""
-        self._run("DELETE FROM entries WHERE kind = ? AND until <= ?", kind, now)
-        sql = "INSERT OR IGNORE INTO entries VALUES (?, ?, '{}', ?) RETURNING name"
-        return bool(self._run(sql, kind, name, until))
+        self._purge(now)
+        sql = (
+            "INSERT INTO entries VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET value = excluded.value, until = excluded.until WHERE entries.until <= ? RETURNING name"
+        )
+        return bool(self._run(sql, kind, name, json.dumps({**value}), until, now))
 
     def delete(self, kind: str, name: str) -> None:
         """See `Store`."""
-        self._run("DELETE FROM entries WHERE kind = ? AND name = ?", kind, name)
+        _ = self._run("DELETE FROM entries WHERE kind = ? AND name = ?", kind, name)
 
     def all(self, kind: str) -> dict[str, dict[str, Any]]:
         """See `Store`."""
         rows = self._run("SELECT name, value FROM entries WHERE kind = ?", kind)
         return {name: json.loads(value) for name, value in rows}
 
-    def _run(self, sql: str, *values: object) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+    def _purge(self, now: float) -> None:
+        """Forget a few that have ended: more than come at a time, and never so many that somebody waits."""
+        _ = self._run(
+            "DELETE FROM entries WHERE (kind, name) IN"
+            " (SELECT kind, name FROM entries WHERE until <= ? ORDER BY until LIMIT ?)",
+            now,
+            PURGED_AT_ONCE,
+        )

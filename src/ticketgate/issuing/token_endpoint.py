@@ -48,6 +48,8 @@ class Wish:
     lifetime: int
     claims: Mapping[str, Any]
     opaque: bool
+    now: float
+    """When it was found to be allowed, in seconds since the epoch."""
 
 
 class TokenEndpoint:
@@ -57,7 +59,8 @@ class TokenEndpoint:
     returns the subject of the token, or None to refuse (it may be async).  It is required, except where each assertion
     issuer may name any subject.  ``audiences`` are the names that an assertion may be addressed to.
 
-    Raises `ConfigurationError` where an assertion issuer's subjects are resolved by nobody.
+    Raises `ConfigurationError` where an assertion issuer's subjects are resolved by nobody, and where one that does
+    without clients has the name of a client.
     """
 
     def __init__(
@@ -81,7 +84,18 @@ class TokenEndpoint:
                 raise ConfigurationError(
                     f"whose subjects may {name!r} name? Give resolve_subject=function, or accept_any_subject=True"
                 )
+        self._refuse_shared_names()
         self._around = Surroundings(issuer.clock)
+
+    def _refuse_shared_names(self) -> None:
+        """Tokens for an assertion without a client bear its issuer's name, which may not be that of a client."""
+        for name, keys in self._assertion_issuers.items():
+            open_to_all = keys.issuer.accept_unauthenticated_clients
+            if open_to_all and self._clients.named(name, self._issuer.clock.wall()) is not None:
+                raise ConfigurationError(
+                    f"{name!r} is a client and an AssertionIssuer with accept_unauthenticated_clients=True:"
+                    " without it, or with another client_id, tokens say which of them they were issued to"
+                )
 
     @property
     def grant_types(self) -> list[str]:
@@ -104,7 +118,7 @@ class TokenEndpoint:
                 wish = yield from self._vouched_for(request, parameters, now)
             else:
                 wish = self._for_itself(request, parameters, now)
-            return self._grant(wish, now)
+            return self._grant(wish)
         except Refusal as refusal:
             logger.info("token request refused: %s: %s", refusal.error, refusal.description)
             return refusal.answer
@@ -128,6 +142,7 @@ class TokenEndpoint:
             lifetime=_lifetime(client, parameters, self._issuer.lifetime),
             claims=_claims(client, parameters),
             opaque=client.opaque or (free and parameters.get("token_format") == "opaque"),
+            now=now,
         )
 
     def _vouched_for(self, request: EndpointRequest, parameters: Mapping[str, str], now: float) -> Flow[Wish]:
@@ -140,21 +155,31 @@ class TokenEndpoint:
         if raw is None:
             raise Refusal("invalid_request", "assertion is missing")
         claims, trusted = yield from self._checked(raw, now)
-        if client is None and not trusted.accept_unauthenticated_clients:
-            raise invalid_client(by_header=False)
+        client_id = client.client_id if client else self._name_without_client(trusted, now)
         subject = yield from self._subject(claims)
+        now = self._issuer.clock.wall()  # keys and subject may have been waited for
         allowed = _both(trusted.allowed_scopes, client.scopes if client else None)
         wish = Wish(
             subject=subject,
-            client_id=client.client_id if client else trusted.issuer,
+            client_id=client_id,
             resource=wanted_resource(self._issuer, parameters),
             scope=wanted_scope(self._issuer, parameters, allowed),
             lifetime=max(1, min(self._issuer.lifetime, int(claims["exp"] - now))),
             claims={},
             opaque=client.opaque if client else False,
+            now=now,
         )
         self._use(raw, claims, now)
         return wish
+
+    def _name_without_client(self, trusted: AssertionIssuer, now: float) -> str:
+        """The client_id where no client said who it is: the assertion issuer, unless a client has that name."""
+        if not trusted.accept_unauthenticated_clients:
+            raise invalid_client(by_header=False)
+        if self._clients.named(trusted.issuer, now) is not None:
+            logger.warning("client %s has the name of an assertion issuer", ascii(trusted.issuer)[:200])
+            raise invalid_client(by_header=False)
+        return trusted.issuer
 
     def _subject(self, claims: Mapping[str, Any]) -> Flow[str]:
         """Whom the token is about.  Raises `Refusal` where the assertion names nobody that may be named."""
@@ -180,22 +205,24 @@ class TokenEndpoint:
         return jwt.claims, keys.issuer
 
     def _use(self, raw: str, claims: Any, now: float) -> None:
+        """It is good at this moment too: one that has ended meanwhile may be forgotten, and would pass for new."""
         try:
+            check_assertion(claims, self._audiences, now)
             use_once(raw, claims, self._store, now)
         except InvalidToken as error:
             raise _invalid_grant() from error
 
-    def _grant(self, wish: Wish, now: float) -> Answer:
+    def _grant(self, wish: Wish) -> Answer:
         """RFC 6749 §5.1; the scope is told whenever there is one, and there is no refresh token."""
         issue = self._opaque if wish.opaque else self._signed
         members = {
-            "access_token": issue(wish, now),
+            "access_token": issue(wish),
             "token_type": "Bearer",
             "expires_in": max(wish.lifetime, 0),
         }
         return Answer.of(members | ({"scope": wish.scope} if wish.scope else {}))
 
-    def _signed(self, wish: Wish, now: float) -> str:
+    def _signed(self, wish: Wish) -> str:
         return self._issuer.issue(
             subject=wish.subject,
             client_id=wish.client_id,
@@ -203,10 +230,10 @@ class TokenEndpoint:
             resource=wish.resource,
             lifetime=max(wish.lifetime, 1),
             claims=wish.claims,
-            now=now + min(wish.lifetime - 1, 0),
+            now=wish.now + min(wish.lifetime - 1, 0),
         )
 
-    def _opaque(self, wish: Wish, now: float) -> str:
+    def _opaque(self, wish: Wish) -> str:
         """A token that says nothing; what it means is kept under its hash."""
         token = secrets.token_urlsafe(32)
         names = {
@@ -215,9 +242,9 @@ class TokenEndpoint:
             "aud": wish.resource,
             "client_id": wish.client_id,
         }
-        times = {"iat": int(now), "exp": int(now) + wish.lifetime, "jti": secrets.token_urlsafe(16)}
+        times = {"iat": int(wish.now), "exp": int(wish.now) + wish.lifetime, "jti": secrets.token_urlsafe(16)}
         claims = {**wish.claims, **names, **times} | ({"scope": wish.scope} if wish.scope else {})
-        self._store.put("token", name_of(token), claims, now + wish.lifetime)
+        self._store.put("token", name_of(token), claims, wish.now + wish.lifetime)
         return token
 
 
