@@ -206,7 +206,10 @@ class AccessTokenMiddleware:
         if self._litestar_route is not None and getattr(scope["route_handler"], "is_mount", False):
             read = self._litestar_route.path.rstrip("/") + scope["path"]
             return bool(sent.removeprefix(root_path).rstrip("/") == read.rstrip("/"))
-        return self.public.include(scope["path"]) and self.public.include(scope["path"], root_path)
+        in_doubt = self._litestar_route is None
+        return self.public.include(scope["path"]) and not (
+            in_doubt and not self.public.include(scope["path"], root_path)
+        )
 
 
 def refusal_if_moved(scope: Scope) -> Answer | None:

@@ -191,7 +191,7 @@ def test_processes_that_start_at_once_sign_with_one_key(path):
     processes = [context.Process(target=first_key, args=(path, start, found)) for _ in range(4)]
     for process in processes:
         process.start()
-    keys = [found.get(timeout=60) for _ in processes]
+    keys = [found.get(timeout=180) for _ in processes]
     for process in processes:
         process.join(60)
     assert len({kid for pair in keys for kid in pair}) == 1

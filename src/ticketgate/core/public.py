@@ -14,10 +14,10 @@ and below a prefix never where it contains what routers, servers or file systems
 import re
 from collections.abc import Iterable
 
+from ticketgate.core.route_templates import is_opened_by
 from ticketgate.errors import ConfigurationError
 
 PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f%;\\\ud800-\udfff\ufffd]*")
-PARAMETER = re.compile(r"\\\{[^}]*?(?P<curly>:path)?\\\}|<(?P<angle>path:)?[^>]*>")
 DOTS = ("/.", "/..")
 ACCEPTED_PREFLIGHTS = (
     "accept_preflight: OPTIONS requests that look like CORS preflights reach the application without a token"
@@ -48,7 +48,7 @@ class PublicPaths:
 
     def opening(self, template: str) -> tuple[str, ...]:
         """The entries that open a path which a route's ``template``, like ``/{shelf}/<path:book>``, stands for."""
-        return tuple(entry for entry in self.entries if _matches(entry, template))
+        return tuple(entry for entry in self.entries if is_opened_by(entry, template))
 
     def _opens(self, path: str) -> bool:
         """Whether a path below a prefix is public; many routers read ``/docs/`` as ``/docs``, which is not below it."""
@@ -92,31 +92,6 @@ def _entries(entries: Iterable[str]) -> tuple[str, ...]:
                 f'public={path!r}: write an exact, decoded path like "/health", or "/docs/*"'
             )
     return paths
-
-
-def _matches(entry: str, template: str) -> bool:
-    if not entry.endswith("/*"):
-        return template == entry or _pattern(template).fullmatch(entry) is not None
-    return template.startswith(entry[:-1]) or _is_below(entry.split("/")[:-1], template.split("/"))
-
-
-def _is_below(prefix: list[str], parts: list[str]) -> bool:
-    """Whether a template in ``parts`` stands for a path below ``prefix``, part by part."""
-    for place, (name, part) in enumerate(zip(prefix, parts, strict=False)):
-        pattern = _pattern(part)
-        if ".*" in pattern.pattern:  # takes any number of parts
-            rest = "/".join((*prefix[place:], "x"))
-            return _pattern("/".join(parts[place:])).fullmatch(rest) is not None
-        if pattern.fullmatch(name) is None:
-            return False
-    return len(parts) > len(prefix)
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    escaped = re.escape(template)
-    return re.compile(
-        PARAMETER.sub(lambda found: ".*" if found["curly"] or found["angle"] else "[^/]+", escaped)
-    )
 
 
 def is_preflight(method: str, has_origin: bool, has_request_method: bool, has_body: bool = False) -> bool:
