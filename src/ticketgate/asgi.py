@@ -206,10 +206,9 @@ class AccessTokenMiddleware:
         if self._litestar_route is not None and getattr(scope["route_handler"], "is_mount", False):
             read = self._litestar_route.path.rstrip("/") + scope["path"]
             return bool(sent.removeprefix(root_path).rstrip("/") == read.rstrip("/"))
-        in_doubt = self._litestar_route is None
-        return self.public.include(scope["path"]) and not (
-            in_doubt and not self.public.include(scope["path"], root_path)
-        )
+        if not self.public.include(scope["path"]):
+            return False
+        return self._litestar_route is not None or self.public.include(scope["path"], root_path)
 
 
 def refusal_if_moved(scope: Scope) -> Answer | None:
